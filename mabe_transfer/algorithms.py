@@ -1,0 +1,133 @@
+"""An algorithm is a row: the parts it is made of, one column each (the paper's Table 2).
+
+Adding an algorithm from parts that exist is adding a row to `ALGORITHMS`; an ablation is `replace`
+of a row. Rows that make no sense are refused when they are built.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from mabe_transfer.errors import UserError, unknown
+from mabe_transfer.parts.dynamics import Ensemble
+from mabe_transfer.parts.prior import Adaptive, Advantage, Unweighted
+from mabe_transfer.parts.regulariser import Entropy, ExplicitKl
+from mabe_transfer.parts.rollouts import Rollouts
+from mabe_transfer.parts.sac import Sac
+from mabe_transfer.parts.uncertainty import StdPenalty
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Imitation:
+    """The fitted prior is the policy: nothing is trained after it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Algorithm:
+    """One row of the table, as the parts it is made of.
+
+    Attributes:
+        name: How it is called on the command line.
+        paper: arXiv number, or where it comes from.
+        policy: How the policy is optimised.
+        regulariser: What it pays for beside the reward.
+        dynamics: The model fitted to the target domain's data (D1).
+        rollouts: How the model is used; goes with `dynamics`.
+        prior: The behaviour prior fitted to the source data (D2).
+        uncertainty: What rollouts pay for the model's uncertainty.
+        start_from_prior: Whether the policy starts as a copy of the prior.
+    """
+
+    name: str
+    paper: str
+    policy: Sac | Imitation
+    regulariser: Entropy | ExplicitKl | None = None
+    dynamics: Ensemble | None = None
+    rollouts: Rollouts | None = None
+    prior: Unweighted | Adaptive | None = None
+    uncertainty: StdPenalty | None = None
+    start_from_prior: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse compositions that make no sense, naming both columns."""
+        absent_prior = self.prior is None
+        rules = {
+            "regulariser ExplicitKl needs a prior": isinstance(self.regulariser, ExplicitKl)
+            and absent_prior,
+            "policy Imitation needs a prior": isinstance(self.policy, Imitation) and absent_prior,
+            "start_from_prior needs a prior": self.start_from_prior and absent_prior,
+            "start_from_prior needs policy Sac, with the prior's hidden widths": self._misfit(),
+            "policy Sac needs a regulariser": isinstance(self.policy, Sac)
+            and self.regulariser is None,
+            "uncertainty needs dynamics": self.uncertainty is not None and self.dynamics is None,
+            "dynamics and rollouts go together": (self.dynamics is None) != (self.rollouts is None),
+        }
+        for rule, broken in rules.items():
+            if broken:
+                raise UserError(f"The row {self.name!r} makes no sense: {rule}.")
+
+    def _misfit(self) -> bool:
+        if not self.start_from_prior or self.prior is None:
+            return False
+        return not isinstance(self.policy, Sac) or self.policy.hidden != self.prior.fit.hidden
+
+    @property
+    def policy_regularisation(self) -> str:
+        """Table 2's row "policy regularisation", derived: explicit, implicit or none."""
+        if isinstance(self.regulariser, ExplicitKl):
+            return "explicit KL"
+        return "implicit KL" if self.prior is not None else "none"
+
+
+SAC = Algorithm(name="sac", paper="1801.01290", policy=Sac(), regulariser=Entropy())
+BC = Algorithm(name="bc", paper="behaviour cloning", policy=Imitation(), prior=Unweighted())
+BRAC_V = Algorithm(
+    name="brac-v",
+    paper="1911.11361",
+    policy=Sac(),
+    regulariser=ExplicitKl(),
+    prior=Unweighted(),
+)
+MOPO = Algorithm(
+    name="mopo",
+    paper="2005.13239",
+    policy=Sac(),
+    regulariser=Entropy(),
+    dynamics=Ensemble(),
+    rollouts=Rollouts(),
+    uncertainty=StdPenalty(),
+)
+MABE = Algorithm(
+    name="mabe",
+    paper="2106.09119",
+    policy=Sac(),
+    regulariser=ExplicitKl(target=1.0),
+    dynamics=Ensemble(),
+    rollouts=Rollouts(),
+    prior=Adaptive(),
+    start_from_prior=True,
+)
+
+ALGORITHMS: dict[str, Algorithm] = {
+    row.name: row
+    for row in (
+        BC,
+        SAC,
+        BRAC_V,
+        MOPO,
+        MABE,
+        replace(MABE, name="mabe-uncertainty", uncertainty=StdPenalty()),
+        replace(MABE, name="mabe-advantage", prior=Adaptive(weighting=Advantage())),
+        replace(MABE, name="mabe-flat-prior", prior=Unweighted()),
+        Algorithm(name="mabe-no-rl", paper=MABE.paper, policy=Imitation(), prior=Adaptive()),
+        replace(MOPO, name="mabe-no-prior"),
+        replace(MOPO, name="mopo-from-prior", prior=Adaptive(), start_from_prior=True),
+    )
+}
+
+
+def algorithm(name: str) -> Algorithm:
+    """Look a row up by its name."""
+    if name not in ALGORITHMS:
+        raise unknown("algorithm", name, ALGORITHMS)
+    return ALGORITHMS[name]

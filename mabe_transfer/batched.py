@@ -1,0 +1,270 @@
+"""Many copies of one domain, stepped together by `mujoco.rollout`'s own threads.
+
+`Simulation` holds the physical states as arrays and knows nothing of Gymnasium; `BatchedEnv` puts
+it behind `gymnasium.vector.VectorEnv`. A simulation seeded with `s` starts its i-th copy as the
+single environment reset with seed `s + i`.
+
+Trajectories equal the single environment's to floating-point rounding and not to the bit: MuJoCo's
+constraint solver starts from the last step's acceleration, which `mujoco.rollout` does not return.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import mujoco
+import numpy as np
+import torch
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from mujoco.rollout import Rollout
+
+from mabe_transfer import domains
+from mabe_transfer.domains import Domain
+from mabe_transfer.errors import UserError
+from mabe_transfer.physics import build_model
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Actions = np.ndarray[Any, np.dtype[np.float32]]
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What one control step of B copies gave; every row is complete in itself.
+
+    `qpos` and `qvel` are the state before the step, `observation` is made of them.
+    """
+
+    observation: Floats  # [B, O]
+    action: Actions  # [B, A]
+    next_observation: Floats  # [B, O], the true successor, also where an episode ends
+    reward: Floats  # [B]
+    terms: dict[str, Floats]  # each [B]
+    terminated: Bools  # [B]
+    truncated: Bools  # [B]
+    qpos: Floats  # [B, nq]
+    qvel: Floats  # [B, nv]
+
+
+class Simulation:
+    """The physical states of `size` copies of a domain.
+
+    Args:
+        domain: A domain of a native robot.
+        size: Number of copies.
+        threads: Threads of the pool; the machine's cores by default.
+
+    Raises:
+        UserError: The robot comes from dm_control and is stepped by its own environment.
+    """
+
+    def __init__(self, domain: Domain, size: int, *, threads: int | None = None) -> None:
+        if not domain.robot.native:
+            raise UserError(f"{domain.name} is a dm_control task; it has no batched simulation.")
+        self.domain = domain
+        self.size = size
+        self.model = build_model(domain)
+        threads = min(threads or os.cpu_count() or 1, size)
+        self._rollout = Rollout(nthread=threads if threads > 1 else 0)
+        self._data = [mujoco.MjData(self.model) for _ in range(threads)]
+        self._chunk = max(1, size // (4 * threads))
+        start = self._data[0]
+        self._initial = (start.qpos.copy(), start.qvel.copy())
+        physics = mujoco.mj_stateSize(self.model, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
+        self._state = np.zeros((size, physics))  # time, qpos, qvel, activations
+        self.elapsed = np.zeros(size, dtype=np.int64)
+        self._generators: list[np.random.Generator] = []
+
+    @property
+    def qpos(self) -> Floats:
+        """Generalised positions now, [B, nq]; a view."""
+        return self._state[:, 1 : 1 + self.model.nq]
+
+    @property
+    def qvel(self) -> Floats:
+        """Generalised velocities now, [B, nv]; a view."""
+        return self._state[:, 1 + self.model.nq : 1 + self.model.nq + self.model.nv]
+
+    @property
+    def observation(self) -> Floats:
+        """Observations now, [B, O]."""
+        return self.domain.observe(self.qpos, self.qvel)
+
+    def seed(self, seeds: list[int]) -> None:
+        """Give each copy a random stream of its own and reset it from there."""
+        self._generators = [seeding.np_random(seed)[0] for seed in seeds]
+        self.reset(np.arange(self.size))
+
+    def reset(self, which: np.ndarray[Any, np.dtype[np.intp]]) -> None:
+        """Start new episodes in the copies `which`, each from its own random stream."""
+        noise, (qpos, qvel) = self.domain.robot.reset, self._initial
+        self._state[which] = 0.0
+        self.elapsed[which] = 0
+        for index in which:
+            draw = self._generators[index]
+            width = noise.position_uniform
+            self.qpos[index] = qpos + draw.uniform(-width, width, size=self.model.nq)
+            if noise.velocity_normal > 0.0:
+                self.qvel[index] = qvel + noise.velocity_normal * draw.standard_normal(
+                    self.model.nv
+                )
+            else:
+                width = noise.velocity_uniform
+                self.qvel[index] = qvel + draw.uniform(-width, width, size=self.model.nv)
+
+    def step(
+        self, action: Actions, which: np.ndarray[Any, np.dtype[np.intp]] | None = None
+    ) -> Step:
+        """Advance by one control period, without resetting what ends.
+
+        Args:
+            action: [B, A], or [len(which), A].
+            which: The copies to advance, all by default; the others stand still.
+        """
+        everything = which is None
+        rows: Any = slice(None) if everything else which
+        before = self._state[rows].copy()
+        after = self._advance(before, action)
+        self._state[rows] = after
+        self.elapsed[rows] += 1
+        first, second = 1 + self.model.nq, 1 + self.model.nq + self.model.nv
+        qpos, qvel = before[:, 1:first], before[:, first:second]
+        next_qpos, next_qvel = after[:, 1:first], after[:, first:second]
+        unclipped = np.concatenate((next_qpos[:, 1:], next_qvel), axis=-1)
+        terminated = self.domain.terminated(unclipped)
+        terms = self.domain.reward_terms(qpos[:, 0], next_qpos[:, 0], action, terminated)
+        return Step(
+            observation=self.domain.observe(qpos, qvel),
+            action=action,
+            next_observation=self.domain.observe(next_qpos, next_qvel),
+            reward=self.domain.reward(terms),
+            terms=terms,
+            terminated=terminated,
+            truncated=self.elapsed[rows] >= self.domain.robot.max_episode_steps,
+            qpos=qpos,
+            qvel=qvel,
+        )
+
+    def set_state(self, qpos: Floats, qvel: Floats) -> None:
+        """Put all copies into given states, [B, nq] and [B, nv], at time 0."""
+        self._state[:] = 0.0
+        self.qpos[:], self.qvel[:] = qpos, qvel
+        self.elapsed[:] = 0
+
+    def _advance(self, state: Floats, action: Actions) -> Floats:
+        """Run the substeps of one control period, [b, nstate] -> [b, nstate]."""
+        count, frames = len(state), self.domain.robot.frame_skip
+        control = np.repeat(action.astype(np.float64)[:, None, :], frames, axis=1)
+        states = np.empty((count, frames, state.shape[1]))
+        self._rollout.rollout(
+            [self.model] * count,
+            self._data,
+            state,
+            control,
+            skip_checks=True,
+            nstep=frames,
+            initial_warmstart=np.zeros((count, self.model.nv)),
+            state=states,
+            sensordata=np.empty((count, frames, self.model.nsensordata)),
+            chunk_size=self._chunk,
+        )
+        return states[:, -1]
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The physical states and clocks as tensors, enough to go on exactly."""
+        return {
+            "physics": torch.from_numpy(self._state.copy()),
+            "elapsed": torch.from_numpy(self.elapsed.copy()),
+        }
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Go on from what `state` gave."""
+        self._state[:] = state["physics"].numpy()
+        self.elapsed[:] = state["elapsed"].numpy()
+
+    def generators(self) -> list[dict[str, Any]]:
+        """The copies' random streams, as JSON."""
+        return [dict(g.bit_generator.state) for g in self._generators]
+
+    def load_generators(self, states: list[dict[str, Any]]) -> None:
+        """Go on from what `generators` gave."""
+        for g, state in zip(self._generators, states, strict=True):
+            g.bit_generator.state = state
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._rollout.close()
+
+
+class BatchedEnv(VectorEnv[Floats, Actions, Floats]):
+    """A domain's batched simulation as a Gymnasium vector environment.
+
+    Autoreset mode SAME_STEP: where an episode ends, the returned observation is the next episode's
+    first and `info["final_obs"]` the true successor, so no transition joins two episodes.
+
+    Args:
+        name: A domain, or its name.
+        num_envs: Number of copies.
+        threads: Simulation threads; the machine's cores by default.
+    """
+
+    def __init__(self, name: str | Domain, num_envs: int, *, threads: int | None = None) -> None:
+        domain = domains.domain(name) if isinstance(name, str) else name
+        self.simulation = Simulation(domain, num_envs, threads=threads)
+        model = self.simulation.model
+        low, high = model.actuator_ctrlrange.astype(np.float32).T
+        size = model.nq - 1 + model.nv
+        self.num_envs = num_envs
+        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
+        self.single_action_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
+        self.single_observation_space = gymnasium.spaces.Box(
+            -np.inf, np.inf, (size,), dtype=np.float64
+        )
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self._seeded = False
+
+    def reset(
+        self,
+        *,
+        seed: int | list[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Floats, dict[str, Any]]:
+        """Start new episodes everywhere; copy i draws from the stream of `seed + i`."""
+        if seed is None and self._seeded:
+            self.simulation.reset(np.arange(self.num_envs))
+            return self.simulation.observation, {}
+        if seed is None:
+            seed = int(np.random.SeedSequence().generate_state(1)[0])
+        given = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else seed
+        drawn = np.random.SeedSequence().generate_state(self.num_envs)
+        self.simulation.seed(
+            [int(d) if s is None else s for s, d in zip(given, drawn, strict=True)]
+        )
+        self._seeded = True
+        return self.simulation.observation, {}
+
+    def step(self, actions: Actions) -> tuple[Floats, Floats, Bools, Bools, dict[str, Any]]:
+        """Advance all copies by one control period and restart those whose episode ended."""
+        step = self.simulation.step(np.asarray(actions))
+        info: dict[str, Any] = {f"reward_{name}": term for name, term in step.terms.items()}
+        ended = step.terminated | step.truncated
+        if not ended.any():
+            return step.next_observation, step.reward, step.terminated, step.truncated, info
+        final = np.full(self.num_envs, None, dtype=object)
+        for index in np.flatnonzero(ended):
+            final[index] = step.next_observation[index]
+        info |= {"final_obs": final, "_final_obs": ended}
+        self.simulation.reset(np.flatnonzero(ended))
+        observation = step.next_observation.copy()
+        observation[ended] = self.simulation.observation[ended]
+        return observation, step.reward, step.terminated, step.truncated, info
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Stop the simulation's threads."""
+        self.simulation.close()

@@ -1,0 +1,202 @@
+"""Where transitions come from: a behaviour policy in a domain, episode by episode.
+
+Episode k of a collection depends on the collection's seed and k alone: it has its own reset stream
+and its own action noise. Episodes run in blocks side by side and are written in their order, so an
+interrupted collection goes on from its last whole shard with the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mabe_transfer import runs
+from mabe_transfer.batched import Simulation
+from mabe_transfer.behaviour import Policy
+from mabe_transfer.config import Json, to_json
+from mabe_transfer.domains import Domain
+from mabe_transfer.progress import Work
+from mabe_transfer.store import Layout, Store, StoreWriter
+from mabe_transfer.transitions import Transitions
+
+BLOCK = 64
+"""Episodes run side by side; part of what a collection's numbers depend on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A part of a dataset: so many transitions of one policy."""
+
+    policy: Policy
+    transitions: int
+    label: str
+
+
+def collect(
+    domain: Domain,
+    shares: list[Share],
+    *,
+    seed: int,
+    location: str | Path,
+    facts: Json,
+    title: str,
+) -> Store:
+    """Write a dataset of whole episodes, the last of each share cut at its count.
+
+    Args:
+        domain: Where the policies act.
+        shares: Whose behaviour, and how much of each, in order.
+        seed: Of the collection.
+        location: Path or URL of the store.
+        facts: Provenance to write beside the data: `quality`, `behaviour`, `recipe`.
+        title: Of the progress bar.
+
+    Raises:
+        UserError: The location holds something else.
+        Interrupted: The user asked to stop; the same command goes on.
+    """
+    simulation = Simulation(domain, BLOCK)
+    model = simulation.model
+    layout = Layout(
+        observation_size=model.nq - 1 + model.nv,
+        action_size=model.nu,
+        nq=model.nq,
+        nv=model.nv,
+        terms=tuple(sorted(domain.weights)),
+    )
+    attributes = {
+        "domain": domain.name,
+        "terms": domain.weights,
+        "seed": seed,
+        "versions": runs.versions(),
+        **facts,
+        "behaviour": {**facts["behaviour"], "domain": to_json(domain)},
+    }
+    total = sum(share.transitions for share in shares)
+    writer = StoreWriter.open(location, layout, attributes)
+    with writer, simulation_closing(simulation), runs.interruptible() as stop:
+        with Work(title, total, "transitions", done=writer.resumed_rows) as work:
+            for block in _blocks(simulation, shares, seed, writer.cursor):
+                writer.append(block.rows, block.seeds, cursor=block.cursor)
+                work.advance(len(block.rows))
+                if stop.asked:
+                    raise runs.Interrupted(
+                        f"Stopped at {work.done:,} of {total:,} transitions; the same command goes "
+                        "on from the last whole shard."
+                    )
+        return writer.finish()
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Whole episodes in their order, and where the next block begins."""
+
+    rows: Transitions
+    seeds: np.ndarray[Any, np.dtype[np.int64]]
+    cursor: Json
+
+
+def _blocks(
+    simulation: Simulation, shares: list[Share], seed: int, cursor: Json | None
+) -> Iterator[Block]:
+    """Blocks of episodes from where `cursor` says, until every share is full."""
+    first = cursor or {"share": 0, "episode": 0, "rows": 0}
+    for index, share in enumerate(shares):
+        if index < first["share"]:
+            continue
+        here = index == first["share"]
+        episode, rows = (first["episode"], first["rows"]) if here else (0, 0)
+        while rows < share.transitions:
+            played = _play(simulation, share.policy, seed, index, episode)
+            kept, seeds = _cut(played, share.transitions - rows)
+            rows += len(kept)
+            episode += simulation.size
+            after = {"share": index, "episode": episode, "rows": rows}
+            yield Block(kept, seeds, after)
+
+
+def _play(
+    simulation: Simulation, policy: Policy, seed: int, share: int, episode: int
+) -> list[tuple[int, Transitions]]:
+    """Run one block of episodes to their ends; gives each with its seed."""
+    size, horizon = simulation.size, simulation.domain.robot.max_episode_steps
+    keys = [_key(seed, share, episode + copy) for copy in range(size)]
+    simulation.seed(keys)
+    draws = [np.random.default_rng((key, 1)) for key in keys]
+    noise = np.stack([draw.standard_normal((horizon, simulation.model.nu)) for draw in draws])
+    alive, steps, who = np.arange(size), [], []
+    while len(alive):
+        clock = int(simulation.elapsed[alive[0]])
+        action = policy.act(simulation.observation, noise[:, clock])
+        steps.append(simulation.step(action[alive], alive))
+        who.append(alive)
+        alive = alive[~(steps[-1].terminated | steps[-1].truncated)]
+    order = np.argsort(np.concatenate(who), kind="stable")
+
+    def column(name: str, dtype: type) -> np.ndarray[Any, Any]:
+        return np.concatenate([getattr(step, name) for step in steps])[order].astype(dtype)
+
+    terminals = column("terminated", np.bool_)
+    terms = {
+        name: np.concatenate([step.terms[name] for step in steps])[order].astype(np.float32)
+        for name in simulation.domain.weights
+    }
+    rows = Transitions(
+        observations=column("observation", np.float32),
+        actions=column("action", np.float32),
+        rewards=column("reward", np.float32),
+        next_observations=column("next_observation", np.float32),
+        terminals=terminals,
+        timeouts=column("truncated", np.bool_) & ~terminals,
+        qpos=column("qpos", np.float64),
+        qvel=column("qvel", np.float64),
+        reward_terms=terms,
+    )
+    lengths = np.bincount(np.concatenate(who), minlength=size)
+    ends = np.cumsum(lengths)
+    return [
+        (key, rows.rows(slice(end - length, end)))
+        for key, length, end in zip(keys, lengths, ends, strict=True)
+    ]
+
+
+def _cut(
+    played: list[tuple[int, Transitions]], room: int
+) -> tuple[Transitions, np.ndarray[Any, np.dtype[np.int64]]]:
+    """As many whole episodes as there is room for; the last one is cut, as by the clock."""
+    kept: list[Transitions] = []
+    seeds: list[int] = []
+    for key, episode in played:
+        if room <= 0:
+            break
+        part = episode.rows(slice(0, room))
+        if len(part) < len(episode):
+            part.timeouts[-1] = True
+        kept.append(part)
+        seeds.append(key)
+        room -= len(part)
+    return Transitions.concatenate(kept), np.array(seeds, dtype=np.int64)
+
+
+def _key(seed: int, share: int, episode: int) -> int:
+    """The seed of one episode, a non-negative 32-bit number."""
+    return int(np.random.SeedSequence((seed, share, episode)).generate_state(1)[0])
+
+
+class simulation_closing:  # noqa: N801 - a context manager, read as a verb
+    """Close a simulation's threads on the way out."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+
+    def __enter__(self) -> Simulation:
+        """Give the simulation."""
+        return self.simulation
+
+    def __exit__(self, *trace: object) -> None:
+        """Stop its threads."""
+        self.simulation.close()

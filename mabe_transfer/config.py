@@ -1,0 +1,164 @@
+"""Frozen dataclasses as configuration: from mappings, to JSON, with dotted overrides.
+
+A configuration is a frozen dataclass of numbers, strings and further such dataclasses, so that
+mypy sees every field. This module turns one into plain JSON and back, applies `part.field=value`
+overrides, and gives each a fingerprint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from mabe_transfer.errors import UserError, unknown
+
+T = TypeVar("T")
+
+Json = dict[str, Any]
+
+
+def to_json(value: Any) -> Any:
+    """Turn a configuration into plain JSON; a dataclass carries its class name under `type`."""
+    if is_dataclass(value) and not isinstance(value, type):
+        body = {f.name: to_json(getattr(value, f.name)) for f in fields(value)}
+        return {"type": type(value).__name__, **body}
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no infinities
+    return value
+
+
+def fingerprint(value: Any) -> str:
+    """Hash what a configuration says: SHA-256 over its sorted JSON, first 16 hex digits."""
+    text = json.dumps(to_json(value), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def from_mapping(cls: type[T], table: Mapping[str, Any], where: str) -> T:
+    """Build a dataclass from a TOML or JSON table, strictly.
+
+    Args:
+        cls: A dataclass whose fields are scalars, tuples, unions of those, or dataclasses.
+        table: The table; keys are field names.
+        where: The file and table, for messages.
+
+    Raises:
+        UserError: A key is unknown or missing, or a value has another type.
+    """
+    hints = get_type_hints(cls)
+    names = [f.name for f in fields(cast("Any", cls)) if f.init]
+    for key in table:
+        if key not in names:
+            raise UserError(f"{where}: {unknown('key', key, names)}")
+    try:
+        return cls(
+            **{key: _cast(item, hints[key], f"{where}: {key}") for key, item in table.items()}
+        )
+    except TypeError as error:
+        missing = [name for name in names if f"'{name}'" in str(error)]
+        raise UserError(f"{where}: missing {', '.join(missing) or error}.") from None
+
+
+def from_json(cls: type[T], table: Mapping[str, Any], where: str) -> T:
+    """Rebuild a dataclass from what `to_json` made of it."""
+    return from_mapping(cls, _untyped(table), where)
+
+
+def with_overrides(config: T, overrides: Mapping[str, str]) -> T:
+    """Apply `part.field=value` overrides to a nested frozen dataclass.
+
+    Args:
+        config: The configuration.
+        overrides: Dotted field names to values as typed on the command line.
+
+    Raises:
+        UserError: A field does not exist, belongs to a part this configuration lacks, or the
+            value does not parse as the field's type.
+    """
+    for path, text in overrides.items():
+        config = _override(config, path.split("."), text, path)
+    return config
+
+
+def _untyped(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _untyped(item) for key, item in value.items() if key != "type"}
+    return [_untyped(item) for item in value] if isinstance(value, list) else value
+
+
+def _override(config: T, path: list[str], text: str, full: str) -> T:
+    head, *rest = path
+    names = [f.name for f in fields(cast("Any", config))]
+    if head not in names:
+        raise UserError(f"--set {full}: {unknown('field', head, names)}")
+    current = getattr(config, head)
+    if rest:
+        if not is_dataclass(current):
+            raise UserError(
+                f"--set {full}: {head} is {current!r} here and has no field {rest[0]!r}."
+            )
+        return replace(cast("Any", config), **{head: _override(current, rest, text, full)})
+    if is_dataclass(current):
+        inner = ", ".join(f"{full}.{f.name}" for f in fields(cast("Any", current)))
+        raise UserError(f"--set {full}: this is a part; set one of its fields: {inner}.")
+    hint = get_type_hints(type(config))[head]
+    return replace(cast("Any", config), **{head: _parse(text, hint, f"--set {full}")})
+
+
+def _parse(text: str, hint: Any, where: str) -> Any:
+    """Read a command-line value as the field's type."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = None if text.lower() == "none" else text
+    if isinstance(value, str) and value in {"True", "False"}:
+        value = value == "True"
+    return _cast(value, hint, where)
+
+
+def _cast(value: Any, hint: Any, where: str) -> Any:
+    """Check a value against a type hint, turning lists into tuples and ints into floats."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _cast_union(value, args, where)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise UserError(f"{where}: expected a list, got {value!r}.")
+        kinds = args[:1] * len(value) if args[-1] is Ellipsis else args
+        if len(kinds) != len(value):
+            raise UserError(f"{where}: expected {len(kinds)} values, got {len(value)}.")
+        return tuple(_cast(v, k, where) for v, k in zip(value, kinds, strict=True))
+    if origin in (dict, Mapping):
+        if not isinstance(value, Mapping):
+            raise UserError(f"{where}: expected a table, got {value!r}.")
+        return {key: _cast(item, args[1], f"{where}.{key}") for key, item in value.items()}
+    if is_dataclass(hint) and isinstance(value, Mapping):
+        return from_mapping(cast("type[Any]", hint), value, where)
+    if hint is float and (value in ("inf", "-inf", "nan") or type(value) is int):
+        return float(value)
+    if hint is Any or (
+        isinstance(value, hint) and (hint is not int or not isinstance(value, bool))
+    ):
+        return value
+    raise UserError(f"{where}: expected {getattr(hint, '__name__', hint)}, got {value!r}.")
+
+
+def _cast_union(value: Any, kinds: tuple[Any, ...], where: str) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    refusals = []
+    for kind in kinds:
+        if kind is not type(None):
+            try:
+                return _cast(value, kind, where)
+            except UserError as error:
+                refusals.append(error)
+    raise refusals[0]

@@ -1,0 +1,24 @@
+"""The one error a user sees: a sentence that says what is wrong, where, and what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(ValueError):
+    """A mistake the user can mend; the command line prints it without a traceback and exits 2."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """Build the error for a name that does not exist, with the nearest one that does.
+
+    Args:
+        kind: What was looked up, as a noun: "robot", "shift", "part".
+        name: The name that was not found.
+        known: Every valid name.
+    """
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return UserError(f"There is no {kind} {name!r}; there is {', '.join(names) or 'none'}.{hint}")

@@ -1,0 +1,152 @@
+"""What a row becomes when it is built: fitted parts, a policy, and one update of them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mabe_transfer import weights
+from mabe_transfer.algorithms import Algorithm, Imitation
+from mabe_transfer.domains import Domain
+from mabe_transfer.networks import Sizes, Streams
+from mabe_transfer.parts import Metrics, unpack
+from mabe_transfer.parts.dynamics import EnsembleModel
+from mabe_transfer.parts.prior import BehaviourPrior
+from mabe_transfer.parts.rollouts import RolloutPool
+from mabe_transfer.parts.sac import SacLearner
+
+Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
+
+
+class Fitted(Protocol):
+    """A part that is fitted once, before the policy."""
+
+    def state(self) -> dict[str, Tensor]:
+        """The fitted part as tensors."""
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take it back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A row's fitted parts and data, on the device."""
+
+    row: Algorithm
+    sizes: Sizes
+    target: Domain
+    real: Tensor  # [N, W], the target domain's transitions
+    demonstrated: Tensor | None  # [n, W], the prior's data, where the row has a prior
+    model: EnsembleModel | None
+    prior: BehaviourPrior | None
+
+
+class Learner:
+    """S policies learning from one row's parts (MABE Alg. 1).
+
+    Args:
+        parts: What was fitted before.
+        batch: Transitions of an update, for each seed.
+    """
+
+    def __init__(self, parts: Parts, batch: int) -> None:
+        row, sizes = parts.row, parts.sizes
+        assert not isinstance(row.policy, Imitation)
+        assert row.regulariser is not None
+        self.parts, self.batch = parts, batch
+        self.policy: SacLearner = row.policy.build(sizes, row.regulariser.build(sizes, parts.prior))
+        if row.start_from_prior:
+            assert parts.prior is not None
+            self.policy.actor.load_state_dict(parts.prior.actor.state_dict())
+        self.pool: RolloutPool | None = None
+        if row.rollouts is not None and parts.model is not None:
+            elites = parts.model.elites.shape[1]
+            self.pool = RolloutPool(row.rollouts, sizes, parts.target, elites)
+        self.sampler = Streams(sizes, "batches")
+        self.updates = 0
+
+    def step(self) -> Metrics:
+        """Roll the model out where it is time to, and take one update."""
+        metrics: Metrics = {}
+        rollouts = self.parts.row.rollouts
+        if self.pool is not None and rollouts is not None and self.updates % rollouts.every == 0:
+            metrics |= self._roll_out()
+        rows = self._sample()
+        sizes = self.parts.sizes
+        metrics |= self.policy.update(unpack(rows, sizes.observation, sizes.action))
+        self.updates += 1
+        return metrics
+
+    def act(self, observation: Floats) -> Floats:
+        """Deterministic actions [S, E, A] at observations [S, E, O]."""
+        inputs = torch.from_numpy(np.asarray(observation, dtype=np.float32))
+        return self.policy.act(inputs.to(self.parts.sizes.device)).cpu().numpy()
+
+    def _sample(self) -> Tensor:
+        """A batch of real and model transitions, [S, B, W]."""
+        real, rollouts = self.parts.real, self.parts.row.rollouts
+        if self.pool is None or rollouts is None:
+            return real[self.sampler.integers(len(real), self.batch)]
+        count = round(rollouts.real_share * self.batch)
+        modelled = self.pool.sample(self.sampler, self.batch - count)
+        if count == 0:
+            return modelled
+        return torch.cat((real[self.sampler.integers(len(real), count)], modelled), 1)
+
+    def _roll_out(self) -> Metrics:
+        assert self.pool is not None
+        assert self.parts.model is not None
+        model, uncertainty = self.parts.model, self.parts.row.uncertainty
+        reward = self.pool.fill(model, self.policy.act, self._starts(), uncertainty)
+        return {"model_reward": torch.full((self.parts.sizes.stack,), reward)}
+
+    def _starts(self) -> Tensor:
+        """Start observations [S, B, O]: of D1, and of D2 as far as the row says."""
+        assert self.pool is not None
+        assert self.parts.row.rollouts is not None
+        width, total = self.parts.sizes.observation, self.pool.starts
+        share = self.parts.row.rollouts.prior_start_share
+        count = round(share * total) if self.parts.demonstrated is not None else 0
+        real = self.parts.real
+        starts = real[self.sampler.integers(len(real), total - count)][..., :width]
+        if count == 0:
+            return starts
+        other = self.parts.demonstrated
+        assert other is not None
+        picked = other[self.sampler.integers(len(other), count)][..., :width]
+        both = torch.cat((starts, picked), 1)
+        return both[:, torch.randperm(total, generator=torch.Generator().manual_seed(total))]
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything needed to go on exactly."""
+        tensors = {
+            **weights.nested("policy", self.policy.state()),
+            **weights.nested("sampler", self.sampler.state()),
+        }
+        if self.pool is not None:
+            tensors |= weights.nested("pool", self.pool.state())
+        return tensors
+
+    def load_state(self, tensors: dict[str, Tensor], updates: int) -> None:
+        """Go on from what `state` gave after so many updates."""
+        self.updates = updates
+        self.policy.load_state(weights.under("policy", tensors))
+        self.sampler.load_state(weights.under("sampler", tensors))
+        if self.pool is not None:
+            self.pool.load_state(weights.under("pool", tensors))
+
+
+def prior_act(prior: BehaviourPrior, device: torch.device) -> Callable[[Floats], Floats]:
+    """The fitted prior as a policy: its mode, [S, E, O] -> [S, E, A]."""
+
+    def act(observation: Floats) -> Floats:
+        with torch.no_grad():
+            inputs = torch.from_numpy(np.asarray(observation, dtype=np.float32)).to(device)
+            return prior.distribution(inputs).mode().cpu().numpy()
+
+    return act

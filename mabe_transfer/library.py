@@ -1,0 +1,75 @@
+"""Datasets by name: where they lie, and what world each is from.
+
+A name such as `hopper-ice-backward-expert` stands for `<data>/hopper-ice-backward-expert.zarr`;
+`<data>` is `$MABE_TRANSFER_DATA`, or `data` in the working directory. A path or a URL works too.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mabe_transfer import domains
+from mabe_transfer.config import from_json
+from mabe_transfer.domains import Domain
+from mabe_transfer.errors import UserError, unknown
+from mabe_transfer.store import Store, list_stores, open_store
+
+QUALITIES = ("random", "medium", "expert", "medium-replay", "medium-expert", "ladder")
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A stored dataset together with the domain it was collected in."""
+
+    name: str
+    store: Store
+    domain: Domain
+
+    @property
+    def content(self) -> str:
+        """The hash of everything in it, as it was written."""
+        return str(self.store.attributes["content_hash"])
+
+
+def data_root() -> Path:
+    """Where datasets lie by name."""
+    return Path(os.environ.get("MABE_TRANSFER_DATA", "data"))
+
+
+def location(name: str) -> str | Path:
+    """Where a dataset of this name, path or URL lies."""
+    if "://" in name:
+        return name
+    if name.endswith(".zarr") or "/" in name or Path(name).is_dir():
+        return Path(name)
+    return data_root() / f"{name}.zarr"
+
+
+def open_dataset(name: str) -> Dataset:
+    """Open a dataset by name, path or URL.
+
+    Raises:
+        UserError: There is none; the sentence says how to collect it where the name tells.
+    """
+    place = location(name)
+    if isinstance(place, Path) and not place.exists():
+        raise _absent(name)
+    store = open_store(place)
+    domain = from_json(Domain, store.attributes["behaviour"]["domain"], f"{place}: domain")
+    return Dataset(name=name, store=store, domain=domain)
+
+
+def _absent(name: str) -> UserError:
+    for quality in sorted(QUALITIES, key=len, reverse=True):
+        if name.endswith(f"-{quality}"):
+            try:
+                env = domains.domain(name.removesuffix(f"-{quality}")).name
+            except UserError as error:
+                return UserError(f"There is no dataset {name!r} in {data_root()}/. {error}")
+            return UserError(
+                f"There is no dataset {name!r} in {data_root()}/; collect it with: "
+                f"mabe-transfer collect --env {env} --quality {quality}"
+            )
+    return unknown("dataset", name, [summary.name for summary in list_stores(data_root())])

@@ -1,0 +1,250 @@
+"""Networks with a leading stack axis, so that many small ones are one batched product.
+
+S seeds, and within a seed C critics or M ensemble members, are slices of the same tensors: inputs
+are [K, B, in] and outputs [K, B, out], where K counts all slices. Every random number comes from a
+stream keyed by (seed, component), so that seed 3 alone and seed 3 among five start and draw alike.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+LOG_STD_BOUNDS = (-5.0, 2.0)
+"""Bounds of log std of every squashed Gaussian. The policy and its prior share them, so that the
+policy can reach the prior exactly and a divergence of zero exists."""
+ACTION_LIMIT = 0.999
+"""Logged actions are clipped to +-this before `atanh`, which is infinite at +-1."""
+
+Activation = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """Seeds, observation and action sizes of a learner, and where its tensors live."""
+
+    seeds: tuple[int, ...]
+    observation: int
+    action: int
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def stack(self) -> int:
+        """Number of seeds, S."""
+        return len(self.seeds)
+
+
+class Streams:
+    """Random numbers of one component: one generator a seed, drawn for many steps at once.
+
+    Args:
+        sizes: Names the seeds and the device.
+        component: The component's name; together with a seed it keys a stream.
+        block: Draws of how many steps are made together.
+    """
+
+    def __init__(self, sizes: Sizes, component: str, *, block: int = 64) -> None:
+        self.device = sizes.device
+        self.generators = [generator(seed, component, sizes.device) for seed in sizes.seeds]
+        self._block, self._used = block, 0
+        self._shape: tuple[int, ...] = ()
+        self._drawn: Tensor | None = None
+        self._before = self._states()
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers, [S, *shape]; the shape must stay the same between calls."""
+        if self._drawn is None or self._used == self._block or shape != self._shape:
+            self._before = self._states()
+            self._fill(shape)
+            self._used = 0
+        self._used += 1
+        assert self._drawn is not None
+        return self._drawn[:, self._used - 1]
+
+    def integers(self, high: int | Sequence[int], *shape: int) -> Tensor:
+        """Integers in [0, high), [S, *shape]; `high` may differ between seeds."""
+        bounds = [high] * len(self.generators) if isinstance(high, int) else high
+        return torch.stack(
+            [
+                torch.randint(bound, shape, generator=g, device=self.device)
+                for g, bound in zip(self.generators, bounds, strict=True)
+            ]
+        )
+
+    def permutation(self, count: int) -> Tensor:
+        """A permutation of `count` rows for each seed, [S, count]."""
+        return torch.stack(
+            [torch.randperm(count, generator=g, device=self.device) for g in self.generators]
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """The streams' state as tensors, enough to go on exactly."""
+        return {
+            "before": self._before,
+            "now": self._states(),
+            "shape": torch.tensor(self._shape, dtype=torch.int64),
+            "used": torch.tensor(self._used),
+        }
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state` gave: the numbers drawn but not used are drawn again."""
+        self._used, self._drawn, self._before = int(state["used"]), None, state["before"]
+        if self._used:
+            self._restore(state["before"])
+            self._fill(tuple(int(n) for n in state["shape"]))
+        self._restore(state["now"])
+
+    def _restore(self, states: Tensor) -> None:
+        for g, saved in zip(self.generators, states, strict=True):
+            g.set_state(saved.cpu())
+
+    def _fill(self, shape: tuple[int, ...]) -> None:
+        self._shape = shape
+        self._drawn = torch.stack(
+            [
+                torch.randn((self._block, *shape), generator=g, device=self.device)
+                for g in self.generators
+            ]
+        )
+
+    def _states(self) -> Tensor:
+        return torch.stack([g.get_state() for g in self.generators])
+
+
+def generator(seed: int, component: str, device: torch.device) -> torch.Generator:
+    """A generator keyed by a seed and a component's name, not by the order of creation."""
+    key = (zlib.crc32(component.encode()) << 31) ^ (seed * 0x9E3779B1 & 0x7FFFFFFF)
+    return torch.Generator(device=device).manual_seed(key)
+
+
+class StackedMlp(nn.Module):
+    """K multilayer perceptrons of one shape, evaluated together.
+
+    Args:
+        widths: Sizes of input, hidden layers and output.
+        generators: One generator a slice, for its initial weights.
+        activation: Applied after every layer but the last.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        generators: Sequence[torch.Generator],
+        activation: Activation = torch.relu,
+    ) -> None:
+        super().__init__()
+        self.activation = activation
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for fan_in, fan_out in zip(widths, widths[1:], strict=False):
+            bound = 1.0 / math.sqrt(fan_in)
+            device = generators[0].device
+            weight = torch.stack(
+                [
+                    torch.empty(fan_in, fan_out, device=device).uniform_(-bound, bound, generator=g)
+                    for g in generators
+                ]
+            )
+            bias = torch.stack(
+                [
+                    torch.empty(1, fan_out, device=device).uniform_(-bound, bound, generator=g)
+                    for g in generators
+                ]
+            )
+            self.weights.append(nn.Parameter(weight))
+            self.biases.append(nn.Parameter(bias))
+
+    def evaluate(self, x: Tensor) -> Tensor:
+        """Map [K, B, in] to [K, B, out]."""
+        last = len(self.weights) - 1
+        for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = torch.baddbmm(bias, x, weight)
+            if index < last:
+                x = self.activation(x)
+        return x
+
+
+@dataclass(frozen=True, slots=True)
+class SquashedNormal:
+    """A diagonal Gaussian squashed by tanh, as its mean and log std before the squash."""
+
+    mean: Tensor  # [..., A]
+    log_std: Tensor  # [..., A]
+
+    def sample(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Reparametrised actions and their log densities.
+
+        Args:
+            noise: Standard normal numbers, [..., A].
+
+        Returns:
+            Actions in (-1, 1), [..., A]; log pi(a | s), [...].
+        """
+        raw = self.mean + self.log_std.exp() * noise
+        density = -0.5 * noise.square() - self.log_std - 0.5 * math.log(2.0 * math.pi)
+        # log(1 - tanh(x)^2) = 2 (log 2 - x - softplus(-2 x)), finite for every x
+        squash = 2.0 * (math.log(2.0) - raw - nn.functional.softplus(-2.0 * raw))
+        return torch.tanh(raw), (density - squash).sum(-1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Log density of given actions, clipped to +-ACTION_LIMIT, [..., A] -> [...]."""
+        raw = torch.atanh(action.clamp(-ACTION_LIMIT, ACTION_LIMIT))
+        z = (raw - self.mean) * torch.exp(-self.log_std)
+        density = -0.5 * z.square() - self.log_std - 0.5 * math.log(2.0 * math.pi)
+        squash = 2.0 * (math.log(2.0) - raw - nn.functional.softplus(-2.0 * raw))
+        return (density - squash).sum(-1)
+
+    def mode(self) -> Tensor:
+        """The squashed mean, [..., A]: the deterministic action."""
+        return torch.tanh(self.mean)
+
+
+class Actor(nn.Module):
+    """S policies: a squashed Gaussian whose mean and log std come from a perceptron."""
+
+    def __init__(self, sizes: Sizes, hidden: tuple[int, ...], component: str) -> None:
+        super().__init__()
+        self.body = StackedMlp(
+            (sizes.observation, *hidden, 2 * sizes.action),
+            [generator(seed, f"{component}/weights", sizes.device) for seed in sizes.seeds],
+        )
+
+    def distribution(self, observation: Tensor) -> SquashedNormal:
+        """The policies' distributions at [S, B, O]."""
+        mean, raw = self.body.evaluate(observation).chunk(2, dim=-1)
+        low, high = LOG_STD_BOUNDS
+        return SquashedNormal(mean, low + 0.5 * (high - low) * (torch.tanh(raw) + 1.0))
+
+
+class Critics(nn.Module):
+    """C action-value functions for each of S seeds."""
+
+    def __init__(self, sizes: Sizes, hidden: tuple[int, ...], count: int, component: str) -> None:
+        super().__init__()
+        self.count = count
+        self.body = StackedMlp(
+            (sizes.observation + sizes.action, *hidden, 1),
+            [
+                generator(seed, f"{component}/weights/{index}", sizes.device)
+                for seed in sizes.seeds
+                for index in range(count)
+            ],
+        )
+
+    def values(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Q(s, a) of every critic: [S, B, O], [S, B, A] -> [S, C, B]."""
+        inputs = torch.cat((observation, action), dim=-1)
+        seeds, batch, width = inputs.shape
+        stacked = inputs[:, None].expand(seeds, self.count, batch, width)
+        return self.body.evaluate(stacked.reshape(-1, batch, width)).view(seeds, self.count, batch)
+
+
+def track(target: nn.Module, source: nn.Module, rate: float) -> None:
+    """Move a target network towards its source: target += rate (source - target)."""
+    with torch.no_grad():
+        for old, new in zip(target.parameters(), source.parameters(), strict=True):
+            old.lerp_(new, rate)

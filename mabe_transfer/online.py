@@ -1,0 +1,306 @@
+"""Online SAC on batched environments: where behaviour policies come from.
+
+Several domains of one robot are trained as one stack: domain k is slice k of every tensor, with
+replay and simulations of its own. The run folder holds the replay as memory-mapped arrays that
+grow in place, so that a checkpoint is small and an interrupted training goes on exactly.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mabe_transfer import weights
+from mabe_transfer.batched import Simulation, Step
+from mabe_transfer.behaviour import Ladder, Rung
+from mabe_transfer.config import Json, fingerprint, from_json, to_json
+from mabe_transfer.domains import Domain
+from mabe_transfer.errors import UserError
+from mabe_transfer.networks import Sizes, Streams
+from mabe_transfer.parts import unpack
+from mabe_transfer.parts.regulariser import Entropy
+from mabe_transfer.parts.sac import Sac
+from mabe_transfer.progress import Work
+
+Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
+CHECKPOINT_EVERY = 20  # in units of vector steps between rungs, see OnlineSac.run
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnlineConfig:
+    """How behaviour policies are trained.
+
+    Attributes:
+        sac: The learner; the same part as everywhere.
+        entropy: Its regulariser.
+        env_steps: Environment steps of each domain.
+        envs: Copies of each domain stepped together.
+        env_steps_per_update: Environment steps of a domain for each of its gradient steps.
+        warmup: Steps of uniformly random actions before the first update.
+        batch: Transitions of an update.
+        rungs: Policies kept, evenly spaced.
+        episodes: Episodes that measure a rung.
+    """
+
+    sac: Sac = Sac()
+    entropy: Entropy = Entropy()
+    env_steps: int = 320_000
+    envs: int = 32
+    env_steps_per_update: int = 4
+    warmup: int = 6_400
+    batch: int = 256
+    rungs: int = 10
+    episodes: int = 8
+
+
+class OnlineSac:
+    """A resumable training of one SAC agent for each of several domains of one robot.
+
+    Args:
+        domains: Domains of one native robot.
+        config: How to train.
+        seed: Seeds every stream; domain k uses seed + k.
+        folder: The run folder; a matching one resumes.
+
+    Raises:
+        UserError: The robots differ, or the folder holds another training.
+    """
+
+    def __init__(
+        self, domains: list[Domain], config: OnlineConfig, *, seed: int, folder: Path
+    ) -> None:
+        if len({domain.robot.name for domain in domains}) != 1:
+            raise UserError("Domains trained together must be of one robot, so that sizes agree.")
+        self.domains, self.config, self.folder = domains, config, folder
+        self._claim(seed)
+        self.simulations = [Simulation(domain, config.envs) for domain in domains]
+        model = self.simulations[0].model
+        observation, action = model.nq - 1 + model.nv, model.nu
+        seeds = tuple(seed + index for index in range(len(domains)))
+        self.sizes = Sizes(seeds=seeds, observation=observation, action=action)
+        self.learner = config.sac.build(self.sizes, config.entropy.build(self.sizes, None))
+        self.sampler = Streams(self.sizes, "replay")
+        self.explorer = Streams(self.sizes, "exploration")
+        self.vector_step = 0
+        self.total = config.env_steps // config.envs
+        self.records = [
+            Records(folder / "replay" / domain.name, self.total, config.envs, simulation)
+            for domain, simulation in zip(domains, self.simulations, strict=True)
+        ]
+        self.rungs: list[list[Rung]] = [[] for _ in domains]
+        self.kept: list[dict[str, Tensor]] = []
+        for index, simulation in enumerate(self.simulations):
+            first = seeds[index] * 1_000_003
+            simulation.seed([first + copy for copy in range(config.envs)])
+        if (folder / "checkpoint.safetensors").is_file():
+            self._resume()
+
+    def run(self) -> list[Ladder]:
+        """Train to the end, and give each domain's ladder."""
+        names = ", ".join(domain.name for domain in self.domains)
+        every = max(1, self.total // self.config.rungs)
+        checkpoint = max(1, every // CHECKPOINT_EVERY)
+        done = self.vector_step * self.config.envs
+        with Work(f"SAC on {names}", self.config.env_steps, "steps", done=done) as work:
+            while self.vector_step < self.total:
+                self._act()
+                self._learn()
+                self.vector_step += 1
+                note = ""
+                if self.vector_step % every == 0:
+                    note = "returns " + " ".join(f"{mean:,.0f}" for mean in self._keep_rung())
+                if self.vector_step % (every if note else checkpoint * 5) == 0:
+                    self._checkpoint()
+                work.advance(self.config.envs, note)
+        self._checkpoint()
+        return self.ladders()
+
+    def ladders(self) -> list[Ladder]:
+        """The policies kept so far, one ladder a domain."""
+        provenance: Json = {"algorithm": "sac", "config": to_json(self.config)}
+        return [
+            Ladder(
+                domain,
+                tuple(self.rungs[k]),
+                {name: torch.stack([kept[name][k] for kept in self.kept]) for name in self.kept[0]},
+                {**provenance, "seed": self.sizes.seeds[k]},
+            )
+            for k, domain in enumerate(self.domains)
+        ]
+
+    def _act(self) -> None:
+        """Step every simulation once and record what it gave."""
+        envs, action = self.config.envs, self.sizes.action
+        noise = self.explorer.normal(envs, action)
+        if self.vector_step * envs < self.config.warmup:
+            actions = 2.0 * torch.special.ndtr(noise) - 1.0
+        else:
+            observation = np.stack([s.observation for s in self.simulations])
+            actions = self.learner.act(torch.from_numpy(observation).float(), noise)
+        for index, simulation in enumerate(self.simulations):
+            step = simulation.step(actions[index].numpy())
+            self.records[index].write(self.vector_step, step)
+            simulation.reset(np.flatnonzero(step.terminated | step.truncated))
+
+    def _learn(self) -> None:
+        """Take the gradient steps that this vector step has earned."""
+        config = self.config
+        if (self.vector_step + 1) * config.envs <= config.warmup:
+            return
+        for _ in range(max(1, config.envs // config.env_steps_per_update)):
+            rows = (self.vector_step + 1) * config.envs
+            picked = self.sampler.integers(rows, config.batch)
+            batch = torch.stack([r.rows(p) for r, p in zip(self.records, picked, strict=True)])
+            self.learner.update(unpack(batch, self.sizes.observation, self.sizes.action))
+
+    def _keep_rung(self) -> list[float]:
+        """Measure the policies of now and keep them."""
+        actor = {
+            name.removeprefix("body."): tensor.detach().clone()
+            for name, tensor in self.learner.actor.state_dict().items()
+        }
+        self.kept.append(actor)
+        returns = [self._measure(index) for index in range(len(self.domains))]
+        for index, measured in enumerate(returns):
+            mean, std = float(measured.mean()), float(measured.std())
+            steps = self.vector_step * self.config.envs
+            self.rungs[index].append(
+                Rung(env_steps=steps, mean=mean, std=std, episodes=len(measured))
+            )
+        with (self.folder / "metrics.jsonl").open("a") as file:
+            row = {
+                "env_steps": self.vector_step * self.config.envs,
+                "returns": {
+                    domain.name: float(r.mean())
+                    for domain, r in zip(self.domains, returns, strict=True)
+                },
+            }
+            file.write(json.dumps(row) + "\n")
+        return [float(r.mean()) for r in returns]
+
+    def _measure(self, index: int) -> Floats:
+        """Returns of sampled episodes of one domain's policy, [episodes]."""
+        simulation = Simulation(self.domains[index], self.config.episodes)
+        simulation.seed([10_000_019 + copy for copy in range(self.config.episodes)])
+        generator = np.random.default_rng(self.vector_step)
+        returns = np.zeros(self.config.episodes)
+        alive = np.arange(self.config.episodes)
+        while len(alive):
+            noise = generator.standard_normal((self.config.episodes, self.sizes.action))
+            observation = np.repeat(simulation.observation[None], len(self.domains), axis=0)
+            stacked = np.repeat(noise[None], len(self.domains), axis=0)
+            action = self.learner.act(
+                torch.from_numpy(observation).float(), torch.from_numpy(stacked).float()
+            )[index].numpy()
+            step = simulation.step(action[alive], alive)
+            returns[alive] += step.reward
+            alive = alive[~(step.terminated | step.truncated)]
+        simulation.close()
+        return returns
+
+    def _claim(self, seed: int) -> None:
+        """Take the folder, or make sure that it is this very training's."""
+        facts = {"domains": to_json(self.domains), "config": to_json(self.config), "seed": seed}
+        path = self.folder / "config.json"
+        if path.is_file():
+            if json.loads(path.read_text()) != json.loads(json.dumps(facts)):
+                raise UserError(f"{self.folder} holds another training; choose another folder.")
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps({**facts}, indent=1))
+        partial.replace(path)
+
+    def _checkpoint(self) -> None:
+        for records in self.records:
+            records.flush()
+        tensors = {
+            **weights.nested("learner", self.learner.state()),
+            **weights.nested("sampler", self.sampler.state()),
+            **weights.nested("explorer", self.explorer.state()),
+        }
+        for index, simulation in enumerate(self.simulations):
+            tensors |= weights.nested(f"simulation/{index}", simulation.state())
+        for index, kept in enumerate(self.kept):
+            tensors |= weights.nested(f"kept/{index}", kept)
+        facts = {
+            "kind": "online checkpoint",
+            "vector_step": self.vector_step,
+            "rungs": to_json(self.rungs),
+            "generators": [simulation.generators() for simulation in self.simulations],
+            "fingerprint": fingerprint(self.config),
+        }
+        weights.save(self.folder / "checkpoint.safetensors", tensors, facts)
+
+    def _resume(self) -> None:
+        tensors, facts = weights.load(self.folder / "checkpoint.safetensors")
+        self.vector_step = facts["vector_step"]
+        self.learner.load_state(weights.under("learner", tensors))
+        self.sampler.load_state(weights.under("sampler", tensors))
+        self.explorer.load_state(weights.under("explorer", tensors))
+        for index, simulation in enumerate(self.simulations):
+            simulation.load_state(weights.under(f"simulation/{index}", tensors))
+            simulation.load_generators(facts["generators"][index])
+        where = str(self.folder)
+        self.rungs = [[from_json(Rung, row, where) for row in rows] for rows in facts["rungs"]]
+        self.kept = [weights.under(f"kept/{i}", tensors) for i in range(len(self.rungs[0]))]
+
+
+class Records:
+    """Everything one domain's simulations gave, as arrays on disk: [T, E, ...].
+
+    `packed` is what updates sample from; the rest makes complete rows of a dataset.
+    """
+
+    def __init__(self, folder: Path, steps: int, envs: int, simulation: Simulation) -> None:
+        model = simulation.model
+        observation, action = model.nq - 1 + model.nv, model.nu
+        terms = sorted(simulation.domain.weights)
+        self.terms = terms
+        self.packed = _array(
+            folder / "packed.npy", np.float32, (steps, envs, 2 * observation + action + 2)
+        )
+        self.truncated = _array(folder / "truncated.npy", np.bool_, (steps, envs))
+        self.qpos = _array(folder / "qpos.npy", np.float64, (steps, envs, model.nq))
+        self.qvel = _array(folder / "qvel.npy", np.float64, (steps, envs, model.nv))
+        self.reward_terms = _array(folder / "terms.npy", np.float32, (steps, envs, len(terms)))
+        self._flat = torch.from_numpy(self.packed).view(steps * envs, -1)
+
+    def write(self, index: int, step: Step) -> None:
+        """Record one vector step."""
+        self.packed[index] = np.concatenate(
+            (
+                step.observation,
+                step.action,
+                step.reward[:, None],
+                step.next_observation,
+                step.terminated[:, None],
+            ),
+            axis=1,
+        )
+        self.truncated[index] = step.truncated & ~step.terminated
+        self.qpos[index], self.qvel[index] = step.qpos, step.qvel
+        self.reward_terms[index] = np.stack([step.terms[name] for name in self.terms], axis=1)
+
+    def rows(self, picked: Tensor) -> Tensor:
+        """Packed transitions by their number, [B] -> [B, W]."""
+        return self._flat[picked]
+
+    def flush(self) -> None:
+        """Make what was written durable."""
+        for array in (self.packed, self.truncated, self.qpos, self.qvel, self.reward_terms):
+            array.flush()
+
+
+def _array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[Any]]:
+    """Open an array on disk, made of zeros when it is new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_file():
+        return np.lib.format.open_memmap(path, mode="r+")
+    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)

@@ -1,0 +1,66 @@
+"""Contracts between the parts of an algorithm: what a row's columns exchange.
+
+A part's file holds a frozen configuration and what `build` makes of it. Parts do not import one
+another; they meet through these types, so that each can be replaced.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from mabe_transfer.networks import SquashedNormal
+
+Metrics = dict[str, Tensor]
+"""Named measurements of a step, each [S] and without gradient."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Transitions of S seeds: what every update takes."""
+
+    observation: Tensor  # [S, B, O]
+    action: Tensor  # [S, B, A]
+    reward: Tensor  # [S, B]
+    next_observation: Tensor  # [S, B, O]
+    terminal: Tensor  # [S, B], 1.0 where the task ended; the clock never sets it
+
+
+def unpack(rows: Tensor, observation: int, action: int) -> Batch:
+    """Split packed transitions [S, B, O + A + 1 + O + 1] into their columns, as views."""
+    first, second = observation, observation + action
+    return Batch(
+        rows[..., :first],
+        rows[..., first:second],
+        rows[..., second],
+        rows[..., second + 1 : second + 1 + observation],
+        rows[..., second + 1 + observation],
+    )
+
+
+class Prior(Protocol):
+    """A fitted behaviour prior p(a | s)."""
+
+    def distribution(self, observation: Tensor) -> SquashedNormal:
+        """The prior's distribution at [S, B, O]."""
+
+
+class Regulariser(Protocol):
+    """What the policy pays for, beside the reward: weight * divergence."""
+
+    def weight(self) -> Tensor:
+        """The weight now, [S], without gradient."""
+
+    def divergence(self, policy: SquashedNormal, log_prob: Tensor, observation: Tensor) -> Tensor:
+        """The divergence at each state, [S, B], with gradient in the policy."""
+
+    def adapt(self, divergence: Tensor) -> Metrics:
+        """Move the weight, given the batch's mean divergence [S]."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything needed to go on exactly."""
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state` gave."""

@@ -1,0 +1,270 @@
+"""The dynamics model: an ensemble of Gaussian networks for [change of observation, reward].
+
+MABE Eq. 2, in the form of MOPO (arXiv 2005.13239): each of M members predicts mean and log variance;
+the best on held-out transitions are the elites that rollouts sample from. Every seed fits an
+ensemble of its own, all of them as one stack.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mabe_transfer import losses, weights
+from mabe_transfer.networks import Sizes, StackedMlp, Streams, generator
+
+Report = Callable[[int, str], None]
+"""Called after every epoch with its number and a short note."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ensemble:
+    """How the model is built and fitted; defaults are MOPO's.
+
+    Attributes:
+        members: M, networks in a seed's ensemble.
+        elites: Members that rollouts sample from, the best on held-out data.
+        hidden: Widths of the hidden layers.
+        rate: Adam's learning rate.
+        batch: Transitions of an update.
+        weight_decay: Factor of half the squared weights in the loss, one for each layer.
+        holdout: Share of transitions held out, 1,000 at the most.
+        patience: Epochs without improvement before the fit ends.
+        improvement: Relative gain in held-out error that counts as one.
+        max_epochs: Upper bound of epochs.
+    """
+
+    members: int = 7
+    elites: int = 5
+    hidden: tuple[int, ...] = (200, 200, 200, 200)
+    rate: float = 1e-3
+    batch: int = 256
+    weight_decay: tuple[float, ...] = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
+    holdout: float = 0.2
+    patience: int = 5
+    improvement: float = 0.01
+    max_epochs: int = 200
+
+    def build(self, sizes: Sizes) -> EnsembleModel:
+        """Make an unfitted model."""
+        return EnsembleModel(self, sizes)
+
+
+class EnsembleModel(nn.Module):
+    """S ensembles of M networks that predict the next observation and the reward.
+
+    Inputs and targets are standardised with statistics of the training data; predictions are in
+    raw units.
+
+    Differs from MOPO: targets are standardised too, so that no dimension dominates the likelihood;
+    the reward's prediction is its mean, deterministic as MABE's section 4 has it.
+    """
+
+    def __init__(self, config: Ensemble, sizes: Sizes) -> None:
+        super().__init__()
+        self.config, self.sizes = config, sizes
+        inputs, self.targets = sizes.observation + sizes.action, sizes.observation + 1
+        self.body = StackedMlp(
+            (inputs, *config.hidden, 2 * self.targets),
+            [
+                generator(seed, f"dynamics/weights/{member}", sizes.device)
+                for seed in sizes.seeds
+                for member in range(config.members)
+            ],
+            activation=nn.functional.silu,
+        )
+        stack = sizes.stack * config.members
+        shape = (stack, 1, self.targets)
+        self.max_log_variance = nn.Parameter(torch.full(shape, 0.5, device=sizes.device))
+        self.min_log_variance = nn.Parameter(torch.full(shape, -10.0, device=sizes.device))
+        self.input_mean: Tensor
+        self.input_std: Tensor
+        self.target_mean: Tensor
+        self.target_std: Tensor
+        self.elites: Tensor
+        self.register_buffer("input_mean", torch.zeros(inputs, device=sizes.device))
+        self.register_buffer("input_std", torch.ones(inputs, device=sizes.device))
+        self.register_buffer("target_mean", torch.zeros(self.targets, device=sizes.device))
+        self.register_buffer("target_std", torch.ones(self.targets, device=sizes.device))
+        first = torch.arange(config.elites, device=sizes.device)
+        self.register_buffer("elites", first.repeat(sizes.stack, 1))
+
+    # -- fitting ---------------------------------------------------------------------------------
+
+    def fit(self, rows: Tensor, report: Report = lambda epoch, note: None) -> dict[str, float]:
+        """Fit to packed transitions until held-out error stops falling.
+
+        Args:
+            rows: [N, O + A + 1 + O + 1], the target domain's, with the target task's reward.
+            report: Told of every epoch.
+
+        Returns:
+            `epochs`, and `holdout`: mean held-out squared error of the elites in units of the
+            targets' variance, averaged over seeds.
+        """
+        inputs, targets = self._standardise(rows)
+        streams = Streams(self.sizes, "dynamics/batches")
+        train, held = self._split(len(rows), streams)
+        adam = torch.optim.Adam(self.parameters(), lr=self.config.rate, fused=True)
+        best = torch.full((self.sizes.stack, self.config.members), math.inf, device=rows.device)
+        waited = torch.zeros(self.sizes.stack, dtype=torch.int64, device=rows.device)
+        kept = [p.detach().clone() for p in self.parameters()]
+        epoch = 0
+        while epoch < self.config.max_epochs and bool((waited < self.config.patience).any()):
+            self._epoch(inputs, targets, train, streams, adam)
+            epoch += 1
+            error = self._held_out(inputs, targets, held)
+            gain = (best - error) / best.clamp_max(1e30)
+            open_ = waited < self.config.patience
+            better = (best.isinf() | (gain > self.config.improvement)) & open_[:, None]
+            best = torch.where(better, error, best)
+            self._keep(kept, better.reshape(-1))
+            waited = torch.where(better.any(1), 0, waited + 1)
+            report(epoch, f"held-out error {float(best.mean()):.4f}")
+        with torch.no_grad():
+            for parameter, saved in zip(self.parameters(), kept, strict=True):
+                parameter.copy_(saved)
+        self.elites = best.argsort(dim=1)[:, : self.config.elites].contiguous()
+        elite = torch.gather(best, 1, self.elites).mean()
+        return {"epochs": float(epoch), "holdout": float(elite)}
+
+    def _standardise(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs [N, O + A] and targets [N, O + 1], standardised; sets the statistics."""
+        width, action = self.sizes.observation, self.sizes.action
+        inputs = rows[:, : width + action]
+        change = rows[:, width + action + 1 : -1] - rows[:, :width]
+        targets = torch.cat((change, rows[:, width + action, None]), dim=1)
+        self.input_mean, self.input_std = inputs.mean(0), inputs.std(0).clamp_min(1e-6)
+        self.target_mean, self.target_std = targets.mean(0), targets.std(0).clamp_min(1e-6)
+        inputs = (inputs - self.input_mean) / self.input_std
+        return inputs, (targets - self.target_mean) / self.target_std
+
+    def _split(self, count: int, streams: Streams) -> tuple[Tensor, Tensor]:
+        """Each member's bootstrap of the training rows [S M, n], and held-out rows [S, m]."""
+        held = min(int(count * self.config.holdout), 1000)
+        order = streams.permutation(count)
+        train = order[:, held:]
+        size = train.shape[1]
+        picked = streams.integers(size, self.config.members, size)
+        bootstrap = torch.gather(train[:, None].expand_as(picked), 2, picked)
+        return bootstrap.reshape(-1, size), order[:, :held]
+
+    def _epoch(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        train: Tensor,
+        streams: Streams,
+        adam: torch.optim.Adam,
+    ) -> None:
+        size = train.shape[1]
+        order = streams.permutation(size).repeat_interleave(self.config.members, 0)
+        for start in range(0, size, self.config.batch):
+            picked = torch.gather(train, 1, order[:, start : start + self.config.batch])
+            loss = self._loss(inputs[picked], targets[picked])
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+
+    def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        mean, log_variance = self._evaluate(inputs)
+        likelihood = losses.gaussian_nll(mean, log_variance, targets).sum()
+        spread = 0.01 * (self.max_log_variance.sum() - self.min_log_variance.sum())
+        decay = sum(
+            0.5 * rate * weight.square().sum()
+            for rate, weight in zip(self.config.weight_decay, self.body.weights, strict=False)
+        )
+        return likelihood + spread / self.targets + decay / self.targets
+
+    @torch.no_grad()
+    def _held_out(self, inputs: Tensor, targets: Tensor, held: Tensor) -> Tensor:
+        """Mean squared error of every member on its seed's held-out rows, [S, M]."""
+        picked = held.repeat_interleave(self.config.members, 0)
+        mean, _ = self._evaluate(inputs[picked])
+        error = (mean - targets[picked]).square().mean((1, 2))
+        return error.view(self.sizes.stack, self.config.members)
+
+    @torch.no_grad()
+    def _keep(self, kept: list[Tensor], better: Tensor) -> None:
+        """Copy the weights of the members that improved, [S M] booleans."""
+        for saved, parameter in zip(kept, self.parameters(), strict=True):
+            saved[better] = parameter.detach()[better]
+
+    # -- predicting ------------------------------------------------------------------------------
+
+    def _evaluate(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Standardised mean and log variance of all members, [S M, B, D]."""
+        return self._bounded(self.body.evaluate(inputs), slice(None))
+
+    def _bounded(self, output: Tensor, members: slice | Tensor) -> tuple[Tensor, Tensor]:
+        mean, raw = output.chunk(2, dim=-1)
+        high, low = self.max_log_variance[members], self.min_log_variance[members]
+        log_variance = high - nn.functional.softplus(high - raw)
+        return mean, low + nn.functional.softplus(log_variance - low)
+
+    @torch.no_grad()
+    def step(
+        self, observation: Tensor, action: Tensor, noise: Tensor, order: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Sample successors, each from one elite.
+
+        The batch is cut into equal groups, one an elite, so a transition costs one network.
+
+        Args:
+            observation: [S, B, O]; B is a multiple of the number of elites.
+            action: [S, B, A].
+            noise: Standard normal numbers, [S, B, O].
+            order: Which elite serves which group, [S, elites].
+
+        Returns:
+            Next observations [S, B, O] and rewards [S, B].
+        """
+        seeds, batch, width = observation.shape
+        groups = self.elites.shape[1]
+        members = torch.gather(self.elites, 1, order)
+        offset = torch.arange(seeds, device=members.device)[:, None] * self.config.members
+        chosen = (members + offset).reshape(-1)
+        x = (torch.cat((observation, action), -1) - self.input_mean) / self.input_std
+        x = x.view(seeds * groups, batch // groups, -1)
+        last = len(self.body.weights) - 1
+        for index, (weight, bias) in enumerate(
+            zip(self.body.weights, self.body.biases, strict=True)
+        ):
+            x = torch.baddbmm(bias[chosen], x, weight[chosen])
+            if index < last:
+                x = self.body.activation(x)
+        mean, log_variance = self._bounded(x, chosen)
+        mean = mean.view(seeds, batch, -1) * self.target_std + self.target_mean
+        std = (0.5 * log_variance[..., :width]).exp().view(seeds, batch, -1)
+        std = std * self.target_std[:width]
+        return observation + mean[..., :width] + std * noise, mean[..., width]
+
+    @torch.no_grad()
+    def predict(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of every member in raw units.
+
+        Args:
+            observation: [S, B, O].
+            action: [S, B, A].
+
+        Returns:
+            Means and deviations of [change of observation, reward], both [S, M, B, O + 1].
+        """
+        x = (torch.cat((observation, action), -1) - self.input_mean) / self.input_std
+        x = x.repeat_interleave(self.config.members, 0)
+        mean, log_variance = self._evaluate(x)
+        shape = (self.sizes.stack, self.config.members, x.shape[1], self.targets)
+        mean = mean.view(shape) * self.target_std + self.target_mean
+        return mean, (0.5 * log_variance).exp().view(shape) * self.target_std
+
+    def state(self) -> dict[str, Tensor]:
+        """The fitted model as tensors."""
+        return dict(self.state_dict())
+
+    def load_state(self, state: weights.Tensors) -> None:
+        """Take a fitted model back."""
+        self.load_state_dict(state)

@@ -1,0 +1,160 @@
+"""Short rollouts of the policy in the learned model, and the pool that keeps them.
+
+MABE Alg. 1 l. 4-6: from states of the data, h steps of policy and model. A rollout ends where the
+true termination rule says so; the pool forgets rollouts of old policies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mabe_transfer import weights
+from mabe_transfer.networks import Sizes, Streams
+
+Act = Callable[[Tensor, Tensor], Tensor]
+"""Sampled actions [S, B, A] at observations [S, B, O] with normal noise [S, B, A]."""
+
+BLOWN_UP = 100.0
+"""A prediction beyond this (m, rad, m/s or rad/s) is no state of a robot; its rollout is dropped."""
+
+
+class Model(Protocol):
+    """A learned model that samples successors."""
+
+    elites: Tensor
+
+    def step(
+        self, observation: Tensor, action: Tensor, noise: Tensor, order: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Next observations [S, B, O] and rewards [S, B]."""
+
+    def predict(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and deviations of every member, [S, M, B, O + 1]."""
+
+
+class Rules(Protocol):
+    """What the target domain says of observations."""
+
+    def terminated(self, state: Tensor) -> Tensor:
+        """Whether the task ends there, [S, B, O] -> booleans [S, B]."""
+
+    def clip(self, observation: Tensor) -> Tensor:
+        """Bound what the simulator bounds, [S, B, O] -> [S, B, O]."""
+
+
+class Penalty(Protocol):
+    """What a rollout pays for the model's uncertainty."""
+
+    def penalty(self, model: Model, observation: Tensor, action: Tensor) -> Tensor:
+        """Subtracted from the reward, [S, B]."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rollouts:
+    """How the model is used; defaults are MOPO's.
+
+    Attributes:
+        horizon: Steps of a rollout, h.
+        starts: Rollouts made at a time, for each seed.
+        every: Policy updates between two times.
+        kept: Times whose rollouts are kept, the newest ones.
+        real_share: Share of real transitions in a batch.
+        prior_start_share: Share of rollouts that start from states of the prior's data (D2),
+            stepped by the target's model (D1). 0 is the paper's form.
+    """
+
+    horizon: int = 5
+    starts: int = 50_000
+    every: int = 1_000
+    kept: int = 5
+    real_share: float = 0.05
+    prior_start_share: float = 0.0
+
+
+class RolloutPool:
+    """The newest model transitions of S seeds, packed like data: [S, capacity, W].
+
+    Args:
+        config: How many there are.
+        sizes: Seeds and widths.
+        rules: The target domain's.
+        elites: Number of elites, of which the number of starts is made a multiple.
+    """
+
+    def __init__(self, config: Rollouts, sizes: Sizes, rules: Rules, elites: int) -> None:
+        self.config, self.sizes, self.rules = config, sizes, rules
+        self.starts = max(elites, config.starts // elites * elites)
+        width = 2 * sizes.observation + sizes.action + 2
+        self.capacity = self.starts * config.horizon * config.kept
+        self.rows = torch.zeros(sizes.stack, self.capacity, width, device=sizes.device)
+        self.filled = torch.zeros(sizes.stack, dtype=torch.int64)
+        self._next = torch.zeros(sizes.stack, dtype=torch.int64)
+        self._streams = Streams(sizes, "rollouts", block=1)
+
+    def fill(self, model: Model, act: Act, starts: Tensor, uncertainty: Penalty | None) -> float:
+        """Roll the policy out from start observations [S, B, O] and keep what it met.
+
+        Returns:
+            Mean predicted reward, before any penalty.
+        """
+        sizes = self.sizes
+        observation = starts
+        alive = torch.ones(starts.shape[:2], dtype=torch.bool, device=sizes.device)
+        total, count = 0.0, 0
+        for _ in range(self.config.horizon):
+            batch = observation.shape[1]
+            noise = self._streams.normal(batch, sizes.action + sizes.observation)
+            action = act(observation, noise[..., : sizes.action])
+            order = self._streams.permutation(model.elites.shape[1])
+            after, reward = model.step(observation, action, noise[..., sizes.action :], order)
+            alive &= after.isfinite().all(-1) & (after.abs() < BLOWN_UP).all(-1)
+            total += float((reward * alive).sum())
+            count += int(alive.sum())
+            if uncertainty is not None:
+                reward = reward - uncertainty.penalty(model, observation, action)
+            after = self.rules.clip(after)
+            ended = self.rules.terminated(after)
+            packed = torch.cat(
+                (observation, action, reward[..., None], after, ended[..., None].float()), -1
+            )
+            self._keep(packed, alive)
+            alive &= ~ended
+            observation = torch.where(alive[..., None], after, observation)
+        return total / max(count, 1)
+
+    def sample(self, streams: Streams, count: int) -> Tensor:
+        """Kept transitions chosen at random, [S, count, W]."""
+        rows = streams.integers([int(n) for n in self.filled], count)
+        offset = torch.arange(len(rows), device=rows.device)[:, None] * self.capacity
+        return self.rows.view(-1, self.rows.shape[-1])[rows + offset]
+
+    def _keep(self, packed: Tensor, alive: Tensor) -> None:
+        for seed, (rows, keep) in enumerate(zip(packed, alive, strict=True)):
+            kept = rows if bool(keep.all()) else rows[keep]
+            start, space = int(self._next[seed]), self.capacity
+            first = min(len(kept), space - start)
+            self.rows[seed, start : start + first] = kept[:first]
+            self.rows[seed, : len(kept) - first] = kept[first:]
+            self._next[seed] = (start + len(kept)) % space
+            self.filled[seed] = min(space, int(self.filled[seed]) + len(kept))
+
+    def state(self) -> dict[str, Tensor]:
+        """The pool and its streams; only what is filled."""
+        return {
+            "rows": self.rows[:, : int(self.filled.max())],
+            "filled": self.filled,
+            "next": self._next,
+            **weights.nested("streams", self._streams.state()),
+        }
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state` gave."""
+        rows = state["rows"]
+        self.rows[:, : rows.shape[1]] = rows.to(self.rows.device)
+        self.filled, self._next = state["filled"].clone(), state["next"].clone()
+        self._streams.load_state(weights.under("streams", state))

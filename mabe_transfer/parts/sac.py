@@ -1,0 +1,137 @@
+"""Soft actor-critic as a part: S policies and S x C critics, updated together.
+
+Haarnoja et al. 2018 (arXiv 1812.05905). What the policy pays beside the reward is the regulariser's
+business, so SAC, BRAC-v and MABE share this file (MABE Alg. 1 l. 8-13).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mabe_transfer import losses, weights
+from mabe_transfer.networks import Actor, Critics, Sizes, Streams, track
+from mabe_transfer.parts import Batch, Metrics, Regulariser
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sac:
+    """Hyper-parameters of the policy and its critics; defaults are MOPO's.
+
+    Attributes:
+        hidden: Widths of the hidden layers, of policy and critics.
+        policy_rate: Adam's learning rate of the policy.
+        critic_rate: Adam's learning rate of the critics.
+        critics: Number of critics; the smallest value counts.
+        discount: Gamma.
+        polyak: Rate at which target critics follow (lambda_phi in MABE Alg. 1 l. 13).
+        penalised_backup: Whether the regulariser is also paid in the critics' target (BRAC-v, MABE,
+            SAC) or by the policy alone (BRAC-p).
+    """
+
+    hidden: tuple[int, ...] = (256, 256)
+    policy_rate: float = 3e-4
+    critic_rate: float = 3e-4
+    critics: int = 2
+    discount: float = 0.99
+    polyak: float = 0.005
+    penalised_backup: bool = True
+
+    def build(self, sizes: Sizes, regulariser: Regulariser) -> SacLearner:
+        """Make the learner around a built regulariser."""
+        return SacLearner(self, sizes, regulariser)
+
+
+class SacLearner:
+    """The policy, its critics, and their optimisers."""
+
+    def __init__(self, config: Sac, sizes: Sizes, regulariser: Regulariser) -> None:
+        self.config, self.regulariser = config, regulariser
+        self.actor = Actor(sizes, config.hidden, "policy")
+        self.critics = Critics(sizes, config.hidden, config.critics, "critics")
+        self.targets = Critics(sizes, config.hidden, config.critics, "critics").requires_grad_(
+            False
+        )
+        self.adam_policy = _adam(self.actor, config.policy_rate)
+        self.adam_critics = _adam(self.critics, config.critic_rate)
+        self.noise = Streams(sizes, "sac/actions")
+
+    def act(self, observation: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Actions at [S, B, O]: the mode, or a sample where noise [S, B, A] is given."""
+        with torch.no_grad():
+            policy = self.actor.distribution(observation)
+            return policy.mode() if noise is None else policy.sample(noise)[0]
+
+    def update(self, batch: Batch) -> Metrics:
+        """Take one gradient step of critics, policy and regulariser (MABE Alg. 1 l. 9-13)."""
+        metrics = self._update_critics(batch)
+        metrics |= self._update_policy(batch)
+        track(self.targets, self.critics, self.config.polyak)
+        return metrics
+
+    def _update_critics(self, batch: Batch) -> Metrics:
+        target = self._target(batch)
+        value = self.critics.values(batch.observation, batch.action)
+        loss = losses.td_loss(value, target).sum(-1)
+        _descend(loss.sum(), self.critics, self.adam_critics)
+        return {"critic_loss": loss.detach(), "value": value.detach().mean((1, 2))}
+
+    @torch.no_grad()
+    def _target(self, batch: Batch) -> Tensor:
+        policy = self.actor.distribution(batch.next_observation)
+        action, log_prob = policy.sample(self.noise.normal(*batch.action.shape[1:]))
+        value = self.targets.values(batch.next_observation, action).amin(1)
+        penalty = torch.zeros_like(value)
+        if self.config.penalised_backup:
+            divergence = self.regulariser.divergence(policy, log_prob, batch.next_observation)
+            penalty = self.regulariser.weight()[:, None] * divergence
+        discount = self.config.discount * (1.0 - batch.terminal)
+        return losses.soft_target(batch.reward, discount, value, penalty)
+
+    def _update_policy(self, batch: Batch) -> Metrics:
+        policy = self.actor.distribution(batch.observation)
+        action, log_prob = policy.sample(self.noise.normal(*batch.action.shape[1:]))
+        value = self.critics.values(batch.observation, action).amin(1)
+        divergence = self.regulariser.divergence(policy, log_prob, batch.observation)
+        penalty = self.regulariser.weight()[:, None] * divergence
+        loss = losses.actor_loss(value, penalty)
+        _descend(loss.sum(), self.actor, self.adam_policy)
+        metrics = self.regulariser.adapt(divergence.detach().mean(-1))
+        return {"policy_loss": loss.detach(), **metrics}
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything needed to go on exactly."""
+        return {
+            **weights.nested("policy", self.actor.state_dict()),
+            **weights.nested("critics", self.critics.state_dict()),
+            **weights.nested("targets", self.targets.state_dict()),
+            **weights.nested("adam_policy", weights.optimiser_state(self.adam_policy)),
+            **weights.nested("adam_critics", weights.optimiser_state(self.adam_critics)),
+            **weights.nested("noise", self.noise.state()),
+            **weights.nested("regulariser", self.regulariser.state()),
+        }
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state` gave."""
+        self.actor.load_state_dict(weights.under("policy", state))
+        self.critics.load_state_dict(weights.under("critics", state))
+        self.targets.load_state_dict(weights.under("targets", state))
+        weights.load_optimiser(self.adam_policy, weights.under("adam_policy", state))
+        weights.load_optimiser(self.adam_critics, weights.under("adam_critics", state))
+        self.noise.load_state(weights.under("noise", state))
+        self.regulariser.load_state(weights.under("regulariser", state))
+
+
+def _adam(module: nn.Module, rate: float) -> torch.optim.Adam:
+    return torch.optim.Adam(module.parameters(), lr=rate, fused=True)
+
+
+def _descend(loss: Tensor, module: nn.Module, adam: torch.optim.Adam) -> None:
+    """Step a module down its loss; no other module gets a gradient."""
+    parameters = list(module.parameters())
+    gradients = torch.autograd.grad(loss, parameters)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    adam.step()

@@ -1,0 +1,31 @@
+"""What a model rollout pays for the model's uncertainty."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Predictor(Protocol):
+    """A model that tells its members' predictions apart."""
+
+    def predict(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and standard deviations of [change, reward], both [S, M, B, O + 1]."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StdPenalty:
+    """MOPO's penalty: weight * max over members of the norm of the predicted deviation.
+
+    MOPO (arXiv 2005.13239) section 5, over all members and over observation and reward; u(s, a) of
+    MABE's section 3 with xi = `weight`.
+    """
+
+    weight: float = 1.0
+
+    def penalty(self, model: Predictor, observation: Tensor, action: Tensor) -> Tensor:
+        """What to subtract from the predicted reward, [S, B]."""
+        _, std = model.predict(observation, action)
+        return self.weight * std.norm(dim=-1).amax(1)

@@ -1,0 +1,133 @@
+"""Compile a domain's MuJoCo model: the robot's own, changed by exactly what its shifts declare.
+
+A shift multiplies fields of the compiled model, so that a factor means the same for every robot;
+MuJoCo then recomputes what follows from masses. `certificate` holds the result against that.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import mujoco
+import numpy as np
+
+from mabe_transfer.errors import UserError
+
+if TYPE_CHECKING:
+    from mabe_transfer.catalogue import Robot
+    from mabe_transfer.domains import Domain
+
+INERTIAL_FIELDS = ("body_mass", "body_inertia", "body_ipos", "body_iquat")
+
+
+def build_model(domain: Domain) -> mujoco.MjModel:
+    """Compile the model of a domain.
+
+    Raises:
+        UserError: The model file is missing or MuJoCo refuses it, or a shift names a field that
+            the model lacks.
+    """
+    legacy = any(applied.shift.legacy_capsule_inertia for applied in domain.shifts)
+    spec = _spec(domain.robot, legacy=legacy)
+    if legacy:
+        _halve_margins(spec, domain.robot)
+    model = _compile(spec)
+    if legacy:
+        _copy_inertia(model, _compile(_with_cylinders(spec, model)))
+    apply_shifts(model, domain)
+    return model
+
+
+def apply_shifts(model: mujoco.MjModel, domain: Domain) -> None:
+    """Multiply the fields that a domain's shifts name, in a compiled model, in place.
+
+    Raises:
+        UserError: A shift names a field that `mujoco.MjModel` lacks.
+    """
+    for applied in domain.shifts:
+        for edit in applied.shift.edits:
+            field(model, edit.model_field)[...] *= 1.0 if applied.value is None else applied.value
+    if domain.shifts:
+        mujoco.mj_setConst(model, mujoco.MjData(model))
+
+
+def field(model: mujoco.MjModel, path: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """Give a numeric field of the compiled model by its dotted path, as a view."""
+    value: object = model
+    for name in path.split("."):
+        value = getattr(value, name, None)
+    if not isinstance(value, np.ndarray):
+        raise UserError(f"A shift edits {path!r}, which is no array of mujoco.MjModel.")
+    return value
+
+
+def model_path(source: str) -> Path:
+    """Find a model file: `gymnasium:<file>` among Gymnasium's assets, else a path."""
+    scheme, _, name = source.rpartition(":")
+    if scheme == "gymnasium":
+        return Path(str(files("gymnasium.envs.mujoco"))) / "assets" / name
+    return Path(source).expanduser()
+
+
+def _spec(robot: Robot, *, legacy: bool) -> mujoco.MjSpec:
+    path = model_path(robot.legacy_model if legacy and robot.legacy_model else robot.model)
+    if not path.is_file():
+        raise UserError(f"{robot.name}: its model {path} does not exist.")
+    try:
+        return mujoco.MjSpec.from_file(str(path))
+    except ValueError as error:
+        raise UserError(f"{robot.name}: MuJoCo cannot load {path} ({error}).") from None
+
+
+def _compile(spec: mujoco.MjSpec) -> mujoco.MjModel:
+    """Compile, and set the total mass here: the compiler does so with a warning and a log file."""
+    total_mass = spec.compiler.settotalmass
+    spec.compiler.settotalmass = -1.0
+    model = spec.compile()
+    spec.compiler.settotalmass = total_mass
+    if total_mass > 0.0:
+        mujoco.mj_setTotalmass(model, total_mass)
+        mujoco.mj_setConst(model, mujoco.MjData(model))
+    return model
+
+
+def _halve_margins(spec: mujoco.MjSpec, robot: Robot) -> None:
+    """Give every contact the margin that it had before MuJoCo 3.5.
+
+    Of two geoms' margins MuJoCo took the larger one until then, and their sum since. Where all
+    geoms have the same margin, as in every robot that D4RL has data of, half of it is exact.
+
+    Raises:
+        UserError: Two geoms have different margins.
+    """
+    if len({geom.margin for geom in spec.geoms}) > 1:
+        raise UserError(
+            f"{robot.name}: its geoms have different contact margins, so MuJoCo before 3.5 cannot "
+            "be replayed with it."
+        )
+    for geom in spec.geoms:
+        geom.margin /= 2.0
+
+
+def _with_cylinders(spec: mujoco.MjSpec, model: mujoco.MjModel) -> mujoco.MjSpec:
+    """Replace every capsule by a cylinder longer by half a radius at each end.
+
+    That is how MuJoCo computed a capsule's mass and inertia before version 2.1.1.
+    """
+    spec = spec.copy()
+    for index, geom in enumerate(spec.geoms):
+        if model.geom_type[index] == mujoco.mjtGeom.mjGEOM_CAPSULE:
+            radius, half_length, _ = model.geom_size[index]
+            geom.fromto = np.full(6, np.nan)
+            geom.pos, geom.quat = model.geom_pos[index], model.geom_quat[index]
+            geom.type = mujoco.mjtGeom.mjGEOM_CYLINDER
+            geom.size = np.array([radius, half_length + radius / 2, 0.0])
+    return spec
+
+
+def _copy_inertia(model: mujoco.MjModel, source: mujoco.MjModel) -> None:
+    for name in INERTIAL_FIELDS:
+        getattr(model, name)[...] = getattr(source, name)
+    mujoco.mj_setConst(model, mujoco.MjData(model))

@@ -1,0 +1,226 @@
+"""A run is a folder: what was asked, what happened, and where it stands.
+
+    config.json  provenance.json  metrics.jsonl  evaluations.jsonl  status.json  TensorBoard events
+    dynamics/  prior/  policy/  checkpoint/            tensors as safetensors
+
+Every file is replaced in one move. A folder with the same configuration is resumed; one with
+another is refused, never overwritten.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from mabe_transfer import weights
+from mabe_transfer.config import Json
+from mabe_transfer.errors import UserError
+
+LIBRARIES = ("mabe-transfer", "torch", "mujoco", "gymnasium", "numpy", "zarr")
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it
+    """The work was stopped on request, after its state was saved."""
+
+
+class RunFolder:
+    """A run's folder, opened to write.
+
+    Args:
+        path: The folder; made if absent.
+        config: The resolved configuration, as JSON.
+
+    Raises:
+        UserError: The folder holds a run with another configuration, or something else.
+    """
+
+    def __init__(self, path: Path, config: Json) -> None:
+        self.path = path
+        kept = path / "config.json"
+        config = json.loads(json.dumps(config))
+        if kept.is_file():
+            difference = _difference(json.loads(kept.read_text()), config)
+            if difference:
+                raise UserError(
+                    f"{path} holds a run with another {difference}; choose another --out, or repeat "
+                    "the command that made it to resume it."
+                )
+        elif path.exists() and any(path.iterdir()):
+            raise UserError(f"{path} is not empty and holds no run; choose another --out.")
+        path.mkdir(parents=True, exist_ok=True)
+        write_json(kept, config)
+        write_json(path / "provenance.json", provenance())
+        self._events: SummaryWriter | None = None
+
+    def truncate(self, update: int) -> None:
+        """Forget what was logged after an update, since it is about to happen again."""
+        for name in ("metrics.jsonl", "evaluations.jsonl"):
+            path = self.path / name
+            rows = [row for row in read_rows(path) if row["update"] <= update]
+            if path.is_file():
+                write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+        self._events = SummaryWriter(str(self.path), purge_step=update + 1)
+
+    def log(self, name: str, update: int, row: Mapping[str, Any]) -> None:
+        """Append a row to `metrics` or `evaluations`, and its numbers to TensorBoard."""
+        with (self.path / f"{name}.jsonl").open("a") as file:
+            file.write(json.dumps({"update": update, **row}) + "\n")
+        if self._events is None:
+            self._events = SummaryWriter(str(self.path))
+        for key, value in row.items():
+            values = value if isinstance(value, list) else [value]
+            if all(isinstance(number, (int, float)) for number in values):
+                self._events.add_scalar(f"{name}/{key}", sum(values) / len(values), update)
+        self._events.flush()
+
+    def status(self, state: str, **facts: Any) -> None:
+        """Say where the run stands: `running`, `interrupted`, `failed` or `complete`."""
+        write_json(self.path / "status.json", {"state": state, "time": time.time(), **facts})
+
+    def close(self) -> None:
+        """Close the event file."""
+        if self._events is not None:
+            self._events.close()
+
+
+def read_rows(path: Path) -> list[Json]:
+    """Rows of a JSONL file; a last line cut short by a kill is left out."""
+    rows: list[Json] = []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def read_json(path: Path) -> Json:
+    """Read a JSON object.
+
+    Raises:
+        UserError: The file is missing or no JSON object.
+    """
+    try:
+        value = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: is not JSON ({error}).") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object.")
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file in one move."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file in one move."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def provenance() -> Json:
+    """What a result depends on beside its configuration: versions, code, machine."""
+    return {
+        "versions": versions(),
+        "python": platform.python_version(),
+        "commit": _commit(),
+        "machine": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that results depend on."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+@contextmanager
+def interruptible() -> Iterator[Stop]:
+    """Turn the first Ctrl-C or SIGTERM into a request to stop at the next safe point."""
+    stop = Stop()
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, frame: Any) -> None:
+        del frame
+        stop.asked = True
+        signal.signal(number, kept[number] or signal.SIG_DFL)  # a second one stops at once
+
+    try:
+        for number in kept:
+            signal.signal(number, ask)
+    except ValueError:  # not the main thread: signals belong to somebody else
+        pass
+    try:
+        yield stop
+    finally:
+        for number, handler in kept.items():
+            if signal.getsignal(number) is ask:
+                signal.signal(number, handler)
+
+
+class Stop:
+    """Whether somebody asked to stop."""
+
+    asked = False
+
+
+def checkpoint_path(folder: Path) -> Path:
+    """Where a run's state is kept."""
+    return folder / "checkpoint" / "state.safetensors"
+
+
+def load_checkpoint(folder: Path) -> tuple[weights.Tensors, Json] | None:
+    """A run's saved state, if it has one."""
+    path = checkpoint_path(folder)
+    return weights.load(path) if path.is_file() else None
+
+
+def _difference(old: Any, new: Any, path: str = "") -> str:
+    """Name the first place in which two JSON values differ, with both values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            inner = _difference(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+            if inner:
+                return inner
+        return ""
+    return "" if old == new else f"{path} ({old!r} there, {new!r} asked for)"
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this code runs from, if it is one."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        result = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty"],
+            capture_output=True, text=True, check=True, timeout=10,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip()

@@ -1,0 +1,296 @@
+"""Train a row on its data: fit the parts, then one loop for every row (MABE Alg. 1).
+
+A run is a folder (see `runs`). Fitted models and priors are kept under the hash of what made them,
+so that a second run that shares them starts at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mabe_transfer import evaluate, runs, weights
+from mabe_transfer.algorithms import Algorithm, Imitation
+from mabe_transfer.batched import Simulation
+from mabe_transfer.config import Json, fingerprint, to_json
+from mabe_transfer.errors import UserError
+from mabe_transfer.learner import Fitted, Learner, Parts, prior_act
+from mabe_transfer.library import data_root
+from mabe_transfer.networks import Sizes
+from mabe_transfer.parts.dynamics import EnsembleModel
+from mabe_transfer.parts.prior import BehaviourPrior
+from mabe_transfer.progress import Work, notice
+from mabe_transfer.transfer import Sources
+
+Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
+EVALUATION_SEED = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Schedule:
+    """How long to train and how often to look.
+
+    Attributes:
+        updates: Gradient steps of each seed.
+        batch: Transitions of an update.
+        evaluate_every: Updates between evaluations in the target environment.
+        episodes: Episodes of an evaluation, for each seed.
+        log_every: Updates between rows of metrics.
+    """
+
+    updates: int = 100_000
+    batch: int = 256
+    evaluate_every: int = 5_000
+    episodes: int = 10
+    log_every: int = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run came to: the mean of its last evaluations."""
+
+    folder: Path
+    row: str
+    target: str
+    per_seed: Floats  # [S], mean return over the last evaluations
+    summary: dict[str, float]
+    history: list[tuple[int, float]] = field(default_factory=list)
+
+
+class Trainer:
+    """One resumable run of a row on its data.
+
+    Args:
+        row: The algorithm.
+        sources: Its data and target domain.
+        schedule: How long.
+        seeds: One policy a seed, all trained together.
+        device: Where.
+        folder: The run folder; a matching one resumes.
+    """
+
+    def __init__(
+        self,
+        row: Algorithm,
+        sources: Sources,
+        schedule: Schedule,
+        *,
+        seeds: tuple[int, ...],
+        device: torch.device,
+        folder: Path,
+    ) -> None:
+        self.row, self.sources, self.schedule = row, sources, schedule
+        real = sources.real.store.layout
+        self.sizes = Sizes(
+            seeds=seeds, observation=real.observation_size, action=real.action_size, device=device
+        )
+        self.folder = runs.RunFolder(folder, self._config())
+        self.simulation = Simulation(sources.target, len(seeds) * schedule.episodes)
+
+    def run(self) -> Result:
+        """Train to the end, resuming what is there.
+
+        Raises:
+            Interrupted: The user asked to stop; the state is saved.
+            UserError: Training diverged, or the data do not fit the row.
+        """
+        try:
+            self.folder.status("running")
+            parts = self._fit()
+            if isinstance(self.row.policy, Imitation):
+                self._evaluate_prior(parts)
+            else:
+                self._learn(Learner(parts, self.schedule.batch))
+            result = self.result()
+            self.folder.status("complete", **result.summary)
+        except runs.Interrupted:
+            self.folder.status("interrupted")
+            raise
+        except UserError as error:
+            self.folder.status("failed", why=str(error))
+            raise
+        finally:
+            self.folder.close()
+            self.simulation.close()
+        return result
+
+    def result(self) -> Result:
+        """Summarise the evaluations so far: the mean of the last ones."""
+        rows = runs.read_rows(self.folder.path / "evaluations.jsonl")
+        history = [(int(row["update"]), float(np.mean(row["returns"]))) for row in rows]
+        last = np.array([row["returns"] for row in rows[-evaluate.LAST :]])
+        per_seed = last.mean(0)
+        target = self.sources.target
+        summary = evaluate.summary(per_seed, target)
+        return Result(self.folder.path, self.row.name, target.name, per_seed, summary, history)
+
+    # -- fitting what is fitted once -------------------------------------------------------------
+
+    def _fit(self) -> Parts:
+        sources, row, device = self.sources, self.row, self.sizes.device
+        real = sources.rows(sources.real, device)
+        demonstrated, prior, model = None, None, None
+        if row.prior is not None and sources.prior is not None:
+            demonstrated = sources.rows(sources.prior, device)
+            prior = row.prior.build(self.sizes)
+            self._fit_prior(prior, demonstrated)
+        if row.dynamics is not None:
+            model = row.dynamics.build(self.sizes)
+            self._fit_dynamics(model, real)
+        return Parts(row, self.sizes, sources.target, real, demonstrated, model, prior)
+
+    def _fit_prior(self, prior: BehaviourPrior, rows: Tensor) -> None:
+        assert self.sources.prior is not None
+        key = self._key(self.row.prior, self.sources.prior.content)
+
+        def fit() -> dict[str, float]:
+            with Work("Fitting the prior", prior.config.updates, "updates") as work:
+                return prior.fit(rows, work.advance)
+
+        self._fit_or_load("prior", key, prior, fit)
+
+    def _fit_dynamics(self, model: EnsembleModel, rows: Tensor) -> None:
+        key = self._key(self.row.dynamics, self.sources.real.content)
+
+        def fit() -> dict[str, float]:
+            with Work("Fitting the dynamics", model.config.max_epochs, "epochs at most") as work:
+                return model.fit(rows, lambda epoch, note: work.advance(1, note))
+
+        self._fit_or_load("dynamics", key, model, fit)
+
+    def _fit_or_load(
+        self, name: str, key: str, part: Fitted, fit: Callable[[], dict[str, float]]
+    ) -> None:
+        cached = data_root() / "fitted" / f"{name}-{key}.safetensors"
+        if cached.is_file():
+            tensors, facts = weights.load(cached)
+            part.load_state(tensors)
+            notice(f"Fitted {name} found under the hash of its data and settings: {cached.name}.")
+        else:
+            facts = fit()
+            weights.save(cached, part.state(), facts)
+        weights.save(self.folder.path / name / f"{name}.safetensors", part.state(), facts)
+
+    def _key(self, config: Any, content: str) -> str:
+        """Hash of what makes a fitted part: settings, data, rewards, seeds, widths."""
+        return fingerprint(
+            {
+                "config": to_json(config),
+                "data": content,
+                "rewards": self.sources.target.weights,
+                "seeds": list(self.sizes.seeds),
+                "torch": torch.__version__,
+                "device": self.sizes.device.type,
+            }
+        )
+
+    # -- the loop --------------------------------------------------------------------------------
+
+    def _learn(self, learner: Learner) -> None:
+        saved = runs.load_checkpoint(self.folder.path)
+        if saved is not None:
+            learner.load_state(saved[0], saved[1]["updates"])
+        self.folder.truncate(learner.updates)
+        schedule = self.schedule
+        sums: dict[str, Tensor] = {}
+        title = f"{self.row.name} on {self.sources.target.name}, {self.sizes.stack} seeds"
+        note = ""
+        with (
+            runs.interruptible() as stop,
+            Work(title, schedule.updates, "updates", done=learner.updates) as work,
+        ):
+            while learner.updates < schedule.updates:
+                for name, value in learner.step().items():
+                    sums[name] = sums[name] + value if name in sums else value
+                if learner.updates % schedule.log_every == 0:
+                    note = self._log(learner.updates, sums)
+                    sums = {}
+                if learner.updates % schedule.evaluate_every == 0:
+                    score = self._evaluate(learner.act, learner.updates)
+                    note = f"return {score:,.0f}, {note}"
+                    self._checkpoint(learner)
+                work.advance(1, note)
+                if stop.asked:
+                    self._checkpoint(learner)
+                    raise runs.Interrupted(
+                        f"Stopped after {learner.updates:,} updates; the same command resumes "
+                        f"there ({self.folder.path})."
+                    )
+        self._save_policy(learner.policy.actor.state_dict())
+
+    def _log(self, update: int, sums: dict[str, Tensor]) -> str:
+        """Write a row of metrics; gives a short note on how it goes."""
+        row: dict[str, list[float]] = {}
+        for name, total in sums.items():
+            count = 1 if name == "model_reward" else self.schedule.log_every
+            row[name] = [float(value) / count for value in total]
+            if not all(math.isfinite(value) for value in row[name]):
+                raise UserError(
+                    f"Training diverged: {name} is {row[name]} after {update:,} updates; the last "
+                    f"good checkpoint is kept in {self.folder.path / 'checkpoint'}."
+                )
+        self.folder.log("metrics", update, row)
+        shown = [name for name in ("value", "kl", "beta", "entropy") if name in row]
+        return ", ".join(f"{name} {np.mean(row[name]):.3g}" for name in shown)
+
+    def _evaluate(self, act: evaluate.Act, update: int) -> float:
+        """Play whole episodes in the target; log each seed's mean return."""
+        seed = EVALUATION_SEED + update
+        returns, lengths = evaluate.returns(
+            act, self.simulation, groups=self.sizes.stack, seed=seed
+        )
+        means = returns.mean(1)
+        row: Json = {"returns": [float(value) for value in means]}
+        if self.sources.target.reference is not None:
+            row["scores"] = [float(value) for value in self.sources.target.normalised(means)]
+        row["lengths"] = [float(value) for value in lengths.mean(1)]
+        self.folder.log("evaluations", update, row)
+        return float(means.mean())
+
+    def _evaluate_prior(self, parts: Parts) -> None:
+        """An imitation row: the prior is the policy, evaluated as often as a result needs."""
+        assert parts.prior is not None
+        self.folder.truncate(-1)
+        act = prior_act(parts.prior, self.sizes.device)
+        with Work(f"{self.row.name}: evaluating the prior", evaluate.LAST, "evaluations") as work:
+            for index in range(evaluate.LAST):
+                work.advance(1, f"return {self._evaluate(act, index):,.0f}")
+        self._save_policy(parts.prior.actor.state_dict())
+
+    def _checkpoint(self, learner: Learner) -> None:
+        path = runs.checkpoint_path(self.folder.path)
+        weights.save(path, learner.state(), {"updates": learner.updates})
+        self.folder.status("running", updates=learner.updates)
+
+    def _save_policy(self, actor: dict[str, Tensor]) -> None:
+        facts = {
+            "kind": "policies",
+            "row": self.row.name,
+            "target": to_json(self.sources.target),
+            "seeds": list(self.sizes.seeds),
+        }
+        weights.save(self.folder.path / "policy" / "policy.safetensors", actor, facts)
+
+    def _config(self) -> Json:
+        """What makes this run this run."""
+        sources = self.sources
+        return {
+            "row": to_json(self.row),
+            "schedule": to_json(self.schedule),
+            "seeds": list(self.sizes.seeds),
+            "device": self.sizes.device.type,
+            "target": to_json(sources.target),
+            "dynamics": sources.dynamics.name if sources.dynamics else None,
+            "prior": sources.prior.name if sources.prior else None,
+            "content": {
+                "dynamics": sources.dynamics.content if sources.dynamics else None,
+                "prior": sources.prior.content if sources.prior else None,
+            },
+        }

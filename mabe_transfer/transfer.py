@@ -1,0 +1,103 @@
+"""What is learned from which data: D1 gives the world, D2 the behaviour, both give the target.
+
+The target domain follows from the data: D1's robot and physics with D2's task. D1 was rewarded for
+its own task, so its rewards are relabelled from their stored terms before anything is fitted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mabe_transfer import domains
+from mabe_transfer.algorithms import Algorithm
+from mabe_transfer.domains import Domain
+from mabe_transfer.errors import UserError
+from mabe_transfer.library import Dataset, open_dataset
+from mabe_transfer.transitions import Transitions, relabel
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The datasets of a run and the domain that it learns for."""
+
+    dynamics: Dataset | None
+    prior: Dataset | None
+    target: Domain
+
+    @property
+    def real(self) -> Dataset:
+        """Whose transitions the critics see: D1, or D2 where there is no D1."""
+        found = self.dynamics or self.prior
+        assert found is not None
+        return found
+
+    def rows(self, dataset: Dataset, device: torch.device) -> Tensor:
+        """Packed transitions with the target task's rewards, [N, O + A + 1 + O + 1]."""
+        data = self.relabelled(dataset)
+        return torch.from_numpy(data.packed()).to(device)
+
+    def relabelled(self, dataset: Dataset) -> Transitions:
+        """A dataset's transitions with the target task's rewards."""
+        data = dataset.store.load()
+        if dataset.domain.weights == self.target.weights:
+            return data
+        return relabel(data, self.target.weights)
+
+    def describe(self) -> list[str]:
+        """What follows from the data, in sentences for the user."""
+        lines = [f"Target domain: {self.target.name}."]
+        for letter, dataset in (("D1", self.dynamics), ("D2", self.prior)):
+            if dataset is not None:
+                changed = dataset.domain.weights != self.target.weights
+                note = f", relabelled for the {self.target.task.name} task" if changed else ""
+                rows = f"{dataset.store.rows:,} transitions"
+                lines.append(f"{letter}: {dataset.name}, {rows} of {dataset.domain.name}{note}.")
+        return lines
+
+
+def sources(
+    row: Algorithm, dynamics: str | None, prior: str | None, target: str | None
+) -> Sources:
+    """Open the datasets that a row needs and find the target domain.
+
+    Args:
+        row: The algorithm.
+        dynamics: Name of D1: data of the world to act in.
+        prior: Name of D2: data of the wanted behaviour.
+        target: A domain's name, where the data do not say it.
+
+    Raises:
+        UserError: Data that the row needs is missing, or D1 and D2 are of different robots.
+    """
+    if row.dynamics is not None and dynamics is None:
+        raise UserError(f"{row.name} fits a dynamics model: name its data with --dynamics.")
+    if row.prior is not None and prior is None and dynamics is None:
+        raise UserError(f"{row.name} fits a behaviour prior: name its data with --prior.")
+    if dynamics is None and prior is None:
+        raise UserError(f"{row.name} needs data: name it with --dynamics.")
+    one = open_dataset(dynamics) if dynamics else None
+    other = open_dataset(prior) if prior else None
+    if row.prior is not None and other is None:
+        other = one
+    for dataset in (one, other):
+        if dataset is not None and not dataset.domain.robot.native:
+            raise UserError(
+                f"{dataset.name} is of {dataset.domain.name}, a dm_control task, whose observations "
+                "do not hold what the termination and reward rules need; training is for native "
+                "robots."
+            )
+    world, behaviour = one or other, other or one
+    assert world is not None
+    assert behaviour is not None
+    if world.domain.robot.name != behaviour.domain.robot.name:
+        raise UserError(
+            f"--dynamics {world.name} is of {world.domain.robot.name}, --prior {behaviour.name} of "
+            f"{behaviour.domain.robot.name}; a policy moves between worlds, not between robots."
+        )
+    found = domains.domain(target) if target else world.domain.with_task(behaviour.domain.task)
+    if found.robot.name != world.domain.robot.name:
+        raise UserError(f"--target {found.name} is another robot than {world.name}'s.")
+    return Sources(dynamics=one, prior=other, target=found)

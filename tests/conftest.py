@@ -1,0 +1,36 @@
+"""What every test shares: a data root of its own, one thread, and recordings made by others."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(1)
+
+# A busy machine must not fail a test, nor one commit's run find what belongs to another.
+settings.register_profile("mabe-transfer", deadline=None, derandomize=True)
+settings.load_profile("mabe-transfer")
+
+
+@pytest.fixture(autouse=True)
+def data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty data root, which the project finds through the environment."""
+    root = tmp_path / "data"
+    monkeypatch.setenv("MABE_TRANSFER_DATA", str(root))
+    return root
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of recordings and policies by others, which is not part of the project."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the recordings by others are not here: no folder {folder}")
+    return folder
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test marked `gpu` where there is none."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
