@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import mujoco
@@ -24,9 +24,11 @@ from gymnasium.vector.utils import batch_space
 from mujoco.rollout import Rollout
 
 from mabe_transfer import domains
-from mabe_transfer.domains import Domain
 from mabe_transfer.errors import UserError
 from mabe_transfer.physics import build_model
+
+if TYPE_CHECKING:
+    from mabe_transfer.domains import Domain
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Actions = np.ndarray[Any, np.dtype[np.float32]]
@@ -201,7 +203,7 @@ class Simulation:
         self._rollout.close()
 
 
-class BatchedEnv(VectorEnv[Floats, Actions, Floats]):
+class BatchedEnv(VectorEnv[Floats, Actions, Any]):
     """A domain's batched simulation as a Gymnasium vector environment.
 
     Autoreset mode SAME_STEP: where an episode ends, the returned observation is the next episode's

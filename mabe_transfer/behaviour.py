@@ -7,9 +7,9 @@ one nearest to a third of the expert's return above random.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from mabe_transfer.config import Json, from_json, to_json
 from mabe_transfer.domains import Domain
 from mabe_transfer.errors import UserError
 from mabe_transfer.networks import LOG_STD_BOUNDS, SquashedNormal
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MEDIUM_SHARE = 1.0 / 3.0
 """How far `medium` is from random to expert, as in D4RL."""
@@ -67,6 +70,11 @@ class Ladder:
         low = min(rung.mean for rung in self.rungs)
         goal = low + MEDIUM_SHARE * (self.rungs[self.expert].mean - low)
         return min(range(self.expert + 1), key=lambda index: abs(self.rungs[index].mean - goal))
+
+    @property
+    def medium_rung(self) -> Rung:
+        """The medium rung's measurements."""
+        return self.rungs[self.medium]
 
     def policy(self, index: int) -> LadderPolicy:
         """The policy of one rung."""
@@ -121,7 +129,8 @@ class RandomPolicy:
         """Map standard normal noise to uniform actions through the normal's distribution."""
         del observation
         uniform = torch.special.ndtr(torch.from_numpy(np.asarray(noise, dtype=np.float64)))
-        return (2.0 * uniform - 1.0).float().numpy()
+        actions: np.ndarray[Any, np.dtype[np.float32]] = (2.0 * uniform - 1.0).float().numpy()
+        return actions
 
 
 def shipped(domain: Domain) -> Path | None:
@@ -142,3 +151,12 @@ def load_ladder(path: Path) -> Ladder:
     rungs = tuple(from_json(Rung, row, f"{path}: rungs") for row in facts["rungs"])
     domain = from_json(Domain, facts["domain"], str(path))
     return Ladder(domain, rungs, tensors, facts["provenance"])
+
+
+def digest(found: Ladder) -> str:
+    """SHA-256 of a ladder's weights, first 16 hex digits."""
+    sha = hashlib.sha256()
+    for name in sorted(found.tensors):
+        sha.update(name.encode())
+        sha.update(found.tensors[name].half().contiguous().numpy().tobytes())
+    return sha.hexdigest()[:16]

@@ -191,15 +191,13 @@ def _expected(domain: Domain, base: mujoco.MjModel, engine: mujoco.MjModel) -> d
 def _change(name: str, base: Numbers, shifted: Numbers, declared: set[str]) -> Change:
     differs = base != shifted
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = (shifted / base)[differs]
-    factor: float | None = float(f"{ratios.flat[0]:.12g}")
-    if not np.allclose(base * factor, shifted, rtol=1e-11, atol=0.0):
-        factor = None
+        ratio = float(f"{(shifted / base)[differs][0]:.12g}")
+        uniform = np.allclose(base * ratio, shifted, rtol=1e-11, atol=0.0)
     return Change(
         field=name,
         base=tuple(float(value) for value in base[differs]),
         shifted=tuple(float(value) for value in shifted[differs]),
-        factor=factor,
+        factor=ratio if uniform else None,
         declared=name in declared,
         derived=name not in declared and not declared.isdisjoint(DERIVED.get(name, frozenset())),
     )

@@ -7,10 +7,8 @@ interrupted collection goes on from its last whole shard with the same numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,10 +16,15 @@ from mabe_transfer import runs
 from mabe_transfer.batched import Simulation
 from mabe_transfer.behaviour import Policy
 from mabe_transfer.config import Json, to_json
-from mabe_transfer.domains import Domain
 from mabe_transfer.progress import Work
 from mabe_transfer.store import Layout, Store, StoreWriter
 from mabe_transfer.transitions import Transitions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from mabe_transfer.domains import Domain
 
 BLOCK = 64
 """Episodes run side by side; part of what a collection's numbers depend on."""
@@ -187,7 +190,7 @@ def _key(seed: int, share: int, episode: int) -> int:
     return int(np.random.SeedSequence((seed, share, episode)).generate_state(1)[0])
 
 
-class simulation_closing:  # noqa: N801 - a context manager, read as a verb
+class simulation_closing:
     """Close a simulation's threads on the way out."""
 
     def __init__(self, simulation: Simulation) -> None:

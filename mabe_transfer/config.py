@@ -105,12 +105,13 @@ def _override(config: T, path: list[str], text: str, full: str) -> T:
             raise UserError(
                 f"--set {full}: {head} is {current!r} here and has no field {rest[0]!r}."
             )
-        return replace(cast("Any", config), **{head: _override(current, rest, text, full)})
+        changed = _override(current, rest, text, full)
+        return cast("T", replace(cast("Any", config), **{head: changed}))
     if is_dataclass(current):
         inner = ", ".join(f"{full}.{f.name}" for f in fields(cast("Any", current)))
         raise UserError(f"--set {full}: this is a part; set one of its fields: {inner}.")
     hint = get_type_hints(type(config))[head]
-    return replace(cast("Any", config), **{head: _parse(text, hint, f"--set {full}")})
+    return cast("T", replace(cast("Any", config), **{head: _parse(text, hint, f"--set {full}")}))
 
 
 def _parse(text: str, hint: Any, where: str) -> Any:

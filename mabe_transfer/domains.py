@@ -8,10 +8,10 @@ single environment, the batched one, the relabelling of rewards and the ends of 
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -19,11 +19,14 @@ from mabe_transfer import catalogue
 from mabe_transfer.catalogue import Interval, Reference, Robot, Shift, Task
 from mabe_transfer.errors import UserError, unknown
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 FORWARD = "forward"
 _TOKEN = re.compile(r"(?P<name>[a-z][a-z0-9_]*)(?:=(?P<value>[0-9.]+(?:e[+-]?[0-9]+)?))?(?:-|$)")
 
 Array = Any  # np.ndarray or torch.Tensor: only operators that both share are used
-FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
+FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 D = TypeVar("D", bound="Domain")
 
 
@@ -151,7 +154,7 @@ class Domain:
         return ~(alive & _within(state[..., 1:], healthy.state).all(-1))
 
     def reward_terms(
-        self, x_before: FloatArray, x_after: FloatArray, action: FloatArray, terminated: Array
+        self, x_before: FloatArray, x_after: FloatArray, action: Array, terminated: Array
     ) -> dict[str, FloatArray]:
         """The terms of one control step's reward, each unweighted by the task.
 
@@ -171,13 +174,13 @@ class Domain:
             action = np.clip(action, -1.0, 1.0)
         alive = np.ones_like(terminated) if self.legacy_rewards else ~terminated
         forward = reward.forward_per_m_s * ((x_after - x_before) / self.robot.control_timestep_s)
-        control = reward.control_cost * np.sum(np.square(action), axis=-1)
+        control: FloatArray = reward.control_cost * np.sum(np.square(action), axis=-1)
         return {"forward": forward, "healthy": alive * reward.healthy_bonus, "control": control}
 
     def reward(self, terms: Mapping[str, FloatArray]) -> FloatArray:
         """Weigh reward terms by the task, in the order that Gymnasium adds them, [...]."""
         task = self.task
-        gains = task.forward * terms["forward"] + task.healthy * terms["healthy"]
+        gains: FloatArray = task.forward * terms["forward"] + task.healthy * terms["healthy"]
         return gains - task.control * terms["control"]
 
 
@@ -209,7 +212,7 @@ def compose(robot: Robot, applied: list[AppliedShift], task: Task) -> Domain:
         UserError: A shift is given twice, or the robot does not know the task.
     """
     ordered = tuple(sorted(applied, key=lambda item: item.shift.name))
-    for one, other in zip(ordered, ordered[1:], strict=False):
+    for one, other in itertools.pairwise(ordered):
         if one.shift.name == other.shift.name:
             raise UserError(f"{robot.name}: the shift {one.shift.name!r} is given twice.")
     if not robot.native and task.name != FORWARD:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mabe_transfer.batched import Simulation
-from mabe_transfer.domains import Domain
+if TYPE_CHECKING:
+    from mabe_transfer.batched import Simulation
+    from mabe_transfer.domains import Domain
 
 Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
 Act = Callable[[Floats], Floats]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +17,11 @@ from mabe_transfer.parts import Metrics, unpack
 from mabe_transfer.parts.dynamics import EnsembleModel
 from mabe_transfer.parts.prior import BehaviourPrior
 from mabe_transfer.parts.rollouts import RolloutPool
-from mabe_transfer.parts.sac import SacLearner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mabe_transfer.parts.sac import SacLearner
 
 Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
 

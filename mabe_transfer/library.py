@@ -72,4 +72,4 @@ def _absent(name: str) -> UserError:
                 f"There is no dataset {name!r} in {data_root()}/; collect it with: "
                 f"mabe-transfer collect --env {env} --quality {quality}"
             )
-    return unknown("dataset", name, [summary.name for summary in list_stores(data_root())])
+    return unknown("dataset", name, [summary.path.stem for summary in list_stores(data_root())])

@@ -6,10 +6,13 @@ names the equation or algorithm line that it computes; "MABE" is arXiv 2106.0911
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from mabe_transfer.networks import SquashedNormal
+if TYPE_CHECKING:
+    from mabe_transfer.networks import SquashedNormal
 
 
 def gaussian_kl(policy: SquashedNormal, prior: SquashedNormal) -> Tensor:

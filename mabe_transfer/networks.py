@@ -7,8 +7,9 @@ stream keyed by (seed, component), so that seed 3 alone and seed 3 among five st
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import math
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -117,9 +118,12 @@ class Streams:
 
 
 def generator(seed: int, component: str, device: torch.device) -> torch.Generator:
-    """A generator keyed by a seed and a component's name, not by the order of creation."""
-    key = (zlib.crc32(component.encode()) << 31) ^ (seed * 0x9E3779B1 & 0x7FFFFFFF)
-    return torch.Generator(device=device).manual_seed(key)
+    """A generator keyed by a seed and a component's name, not by the order of creation.
+
+    The key is a hash of both in 32 bits: torch's generator on the CPU reads no more of its seed.
+    """
+    digest = hashlib.sha256(f"{seed}/{component}".encode()).digest()
+    return torch.Generator(device=device).manual_seed(int.from_bytes(digest[:4], "big"))
 
 
 class StackedMlp(nn.Module):
@@ -140,7 +144,7 @@ class StackedMlp(nn.Module):
         super().__init__()
         self.activation = activation
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for fan_in, fan_out in zip(widths, widths[1:], strict=False):
+        for fan_in, fan_out in itertools.pairwise(widths):
             bound = 1.0 / math.sqrt(fan_in)
             device = generators[0].device
             weight = torch.stack(

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,13 +19,17 @@ from mabe_transfer import weights
 from mabe_transfer.batched import Simulation, Step
 from mabe_transfer.behaviour import Ladder, Rung
 from mabe_transfer.config import Json, fingerprint, from_json, to_json
-from mabe_transfer.domains import Domain
 from mabe_transfer.errors import UserError
 from mabe_transfer.networks import Sizes, Streams
 from mabe_transfer.parts import unpack
 from mabe_transfer.parts.regulariser import Entropy
 from mabe_transfer.parts.sac import Sac
 from mabe_transfer.progress import Work
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mabe_transfer.domains import Domain
 
 Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
 CHECKPOINT_EVERY = 20  # in units of vector steps between rungs, see OnlineSac.run
@@ -101,14 +104,15 @@ class OnlineSac:
         if (folder / "checkpoint.safetensors").is_file():
             self._resume()
 
-    def run(self) -> list[Ladder]:
-        """Train to the end, and give each domain's ladder."""
+    def run(self, until: int | None = None) -> list[Ladder]:
+        """Train to the end, or to `until` environment steps, and give each domain's ladder."""
+        total = min(self.total, (until or self.config.env_steps) // self.config.envs)
         names = ", ".join(domain.name for domain in self.domains)
         every = max(1, self.total // self.config.rungs)
         checkpoint = max(1, every // CHECKPOINT_EVERY)
         done = self.vector_step * self.config.envs
-        with Work(f"SAC on {names}", self.config.env_steps, "steps", done=done) as work:
-            while self.vector_step < self.total:
+        with Work(f"SAC on {names}", total * self.config.envs, "steps", done=done) as work:
+            while self.vector_step < total:
                 self._act()
                 self._learn()
                 self.vector_step += 1
@@ -262,7 +266,7 @@ class Records:
         model = simulation.model
         observation, action = model.nq - 1 + model.nv, model.nu
         terms = sorted(simulation.domain.weights)
-        self.terms = terms
+        self.terms, self.observation, self.action = terms, observation, action
         self.packed = _array(
             folder / "packed.npy", np.float32, (steps, envs, 2 * observation + action + 2)
         )

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
-from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 console = Console(stderr=True)
 """Where progress and notices go; results go to standard output."""
@@ -47,7 +57,7 @@ class Work:
         self.done += count
         now = time.monotonic()
         rate = (self.done - self._from) / max(now - self._start, 1e-9)
-        fields = {"rate": f"{rate:,.0f}" if rate >= 10 else f"{rate:.2f}"}
+        fields: dict[str, Any] = {"rate": f"{rate:,.0f}" if rate >= 10 else f"{rate:.2f}"}
         if note:
             fields["note"] = note
         self._live.update(self._task, completed=self.done, **fields)

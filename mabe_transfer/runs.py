@@ -15,23 +15,26 @@ import platform
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from mabe_transfer import weights
-from mabe_transfer.config import Json
 from mabe_transfer.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from mabe_transfer.config import Json
 
 LIBRARIES = ("mabe-transfer", "torch", "mujoco", "gymnasium", "numpy", "zarr")
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it
+class Interrupted(Exception):
     """The work was stopped on request, after its state was saved."""
 
 
@@ -54,8 +57,8 @@ class RunFolder:
             difference = _difference(json.loads(kept.read_text()), config)
             if difference:
                 raise UserError(
-                    f"{path} holds a run with another {difference}; choose another --out, or repeat "
-                    "the command that made it to resume it."
+                    f"{path} holds a run with another {difference}; choose another --out, or "
+                    "repeat the command that made it to resume it."
                 )
         elif path.exists() and any(path.iterdir()):
             raise UserError(f"{path} is not empty and holds no run; choose another --out.")
@@ -163,7 +166,7 @@ def versions() -> dict[str, str]:
 def interruptible() -> Iterator[Stop]:
     """Turn the first Ctrl-C or SIGTERM into a request to stop at the next safe point."""
     stop = Stop()
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    kept: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
 
     def ask(number: int, frame: Any) -> None:
         del frame

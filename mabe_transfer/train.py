@@ -7,10 +7,9 @@ so that a second run that shares them starts at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,10 +23,14 @@ from mabe_transfer.errors import UserError
 from mabe_transfer.learner import Fitted, Learner, Parts, prior_act
 from mabe_transfer.library import data_root
 from mabe_transfer.networks import Sizes
-from mabe_transfer.parts.dynamics import EnsembleModel
-from mabe_transfer.parts.prior import BehaviourPrior
 from mabe_transfer.progress import Work, notice
-from mabe_transfer.transfer import Sources
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mabe_transfer.parts.dynamics import EnsembleModel
+    from mabe_transfer.parts.prior import BehaviourPrior
+    from mabe_transfer.transfer import Sources
 
 Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
 EVALUATION_SEED = 1_000_000

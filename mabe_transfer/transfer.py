@@ -7,16 +7,19 @@ its own task, so its rewards are relabelled from their stored terms before anyth
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from mabe_transfer import domains
-from mabe_transfer.algorithms import Algorithm
 from mabe_transfer.domains import Domain
 from mabe_transfer.errors import UserError
 from mabe_transfer.library import Dataset, open_dataset
 from mabe_transfer.transitions import Transitions, relabel
+
+if TYPE_CHECKING:
+    from mabe_transfer.algorithms import Algorithm
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +61,7 @@ class Sources:
         return lines
 
 
-def sources(
-    row: Algorithm, dynamics: str | None, prior: str | None, target: str | None
-) -> Sources:
+def sources(row: Algorithm, dynamics: str | None, prior: str | None, target: str | None) -> Sources:
     """Open the datasets that a row needs and find the target domain.
 
     Args:
@@ -85,9 +86,8 @@ def sources(
     for dataset in (one, other):
         if dataset is not None and not dataset.domain.robot.native:
             raise UserError(
-                f"{dataset.name} is of {dataset.domain.name}, a dm_control task, whose observations "
-                "do not hold what the termination and reward rules need; training is for native "
-                "robots."
+                f"{dataset.name} is of {dataset.domain.name}, a dm_control task; "
+                "training is for native robots, whose rules are known for observations too."
             )
     world, behaviour = one or other, other or one
     assert world is not None

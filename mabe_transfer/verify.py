@@ -60,9 +60,14 @@ def verify(
         One finding a check, in the order of `CHECKS`, then that of the replay. If a chunk does not
         decode, nothing else can be checked, and every finding says so.
     """
-    findings = [_checksums(store)]
-    if findings[0].passed:
-        findings += [
+    first = _checksums(store)
+    if not first.passed:
+        left = [*CHECKS[1:], *(["replay"] if replay else [])]
+        reason = "not checked, because a chunk does not decode"
+        return [first, *(Finding(check=name, passed=False, detail=reason) for name in left)]
+    with np.errstate(invalid="ignore", over="ignore"):  # numbers that are not finite are findings
+        findings = [
+            first,
             _content_hash(store),
             _finite(store),
             _episodes(store),
@@ -70,12 +75,7 @@ def verify(
             _rewards(store, task_weights),
             _actions(store),
         ]
-        if replay is not None:
-            findings.append(_replay(store, replay, sample, seed))
-        return findings
-    left = [*CHECKS[1:], *(["replay"] if replay else [])]
-    reason = "not checked, because a chunk does not decode"
-    return findings + [Finding(check=name, passed=False, detail=reason) for name in left]
+        return findings + ([_replay(store, replay, sample, seed)] if replay else [])
 
 
 def _checksums(store: Store) -> Finding:

@@ -126,10 +126,13 @@ def test_number_that_is_not_finite_is_found_with_its_row(store: Store) -> None:
     assert finding == Finding(check="finite", passed=False, detail="qpos is not finite at row 11")
 
 
-@pytest.mark.parametrize("name", ["observations", "rewards", "actions", "episodes/return"])
+@pytest.mark.parametrize(
+    "name",
+    ["observations", "next_observations", "rewards", "reward_terms/forward", "episodes/return"],
+)
 def test_number_that_is_not_finite_is_never_an_exception(store: Store, name: str) -> None:
     broken = edit(store, name, 2, np.inf)
-    findings = verify(broken, task_weights=WEIGHTS, replay=step_again)
+    findings = verify(broken, task_weights=WEIGHTS, replay=lambda rows: rows.next_observations)
     assert not all(f.passed for f in findings)
 
 

@@ -7,11 +7,12 @@ another; they meet through these types, so that each can be replaced.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
-from mabe_transfer.networks import SquashedNormal
+if TYPE_CHECKING:
+    from mabe_transfer.networks import SquashedNormal
 
 Metrics = dict[str, Tensor]
 """Named measurements of a step, each [S] and without gradient."""

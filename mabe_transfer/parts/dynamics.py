@@ -1,8 +1,8 @@
 """The dynamics model: an ensemble of Gaussian networks for [change of observation, reward].
 
-MABE Eq. 2, in the form of MOPO (arXiv 2005.13239): each of M members predicts mean and log variance;
-the best on held-out transitions are the elites that rollouts sample from. Every seed fits an
-ensemble of its own, all of them as one stack.
+MABE Eq. 2, in the form of MOPO (arXiv 2005.13239): each of M members predicts mean and log
+variance; the best on held-out transitions are the elites that rollouts sample from. Every seed fits
+an ensemble of its own, all of them as one stack.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class EnsembleModel(nn.Module):
             picked = torch.gather(train, 1, order[:, start : start + self.config.batch])
             loss = self._loss(inputs[picked], targets[picked])
             adam.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             adam.step()
 
     def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -178,7 +178,8 @@ class EnsembleModel(nn.Module):
             0.5 * rate * weight.square().sum()
             for rate, weight in zip(self.config.weight_decay, self.body.weights, strict=False)
         )
-        return likelihood + spread / self.targets + decay / self.targets
+        loss: Tensor = likelihood + spread / self.targets + decay / self.targets
+        return loss
 
     @torch.no_grad()
     def _held_out(self, inputs: Tensor, targets: Tensor, held: Tensor) -> Tensor:

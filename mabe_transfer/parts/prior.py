@@ -9,8 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from mabe_transfer import losses
-from mabe_transfer.networks import Actor, Critics, Sizes, SquashedNormal, StackedMlp, Streams
-from mabe_transfer.networks import generator, track
+from mabe_transfer.networks import (
+    Actor,
+    Critics,
+    Sizes,
+    SquashedNormal,
+    StackedMlp,
+    Streams,
+    generator,
+    track,
+)
 from mabe_transfer.parts import Batch, unpack
 
 Report = Callable[[int, str], None]
@@ -44,12 +52,12 @@ class NormalisedQ:
         """Weights from Q(s, a) and V(s), [S, B] -> [S, B]."""
         del value
         omega = q * (1.0 - discount) / scale
-        return torch.exp(((omega - omega.amax(-1, keepdim=True)) / self.temperature))
+        return torch.exp((omega - omega.amax(-1, keepdim=True)) / self.temperature)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Advantage:
-    """exp(A / eta) with A = Q - V, standardised in the batch and clipped (AWR, arXiv 1910.00177)."""
+    """exp(A / eta), A = Q - V standardised in the batch, clipped (AWR, arXiv 1910.00177)."""
 
     temperature: float = 1.0
     clip: float = 20.0
@@ -130,7 +138,7 @@ class BehaviourPrior:
             weight = torch.ones_like(log_prob) if evaluator is None else evaluator.update(batch)
             loss = losses.weighted_likelihood(log_prob, weight).sum()
             adam.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             adam.step()
             likelihood = likelihood.lerp(log_prob.detach().mean(-1), 0.01)
             if update % REPORT_EVERY == 0:
@@ -176,7 +184,7 @@ class Evaluator(nn.Module):
         values = self.critics.values(batch.observation, batch.action)
         loss = loss + losses.td_loss(values, target).sum()
         self.adam.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         self.adam.step()
         track(self.targets, self.critics, self.config.polyak)
         weighting = self.config.weighting

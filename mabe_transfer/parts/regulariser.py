@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from mabe_transfer import losses, weights
 from mabe_transfer.errors import UserError
-from mabe_transfer.networks import Sizes, SquashedNormal
-from mabe_transfer.parts import Metrics, Prior
+
+if TYPE_CHECKING:
+    from mabe_transfer.networks import Sizes, SquashedNormal
+    from mabe_transfer.parts import Metrics, Prior
 
 
 class DualWeight:

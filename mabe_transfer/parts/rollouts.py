@@ -20,7 +20,7 @@ Act = Callable[[Tensor, Tensor], Tensor]
 """Sampled actions [S, B, A] at observations [S, B, O] with normal noise [S, B, A]."""
 
 BLOWN_UP = 100.0
-"""A prediction beyond this (m, rad, m/s or rad/s) is no state of a robot; its rollout is dropped."""
+"""A prediction beyond this, in SI units, is no state of a robot; its rollout is dropped."""
 
 
 class Model(Protocol):

@@ -7,13 +7,16 @@ business, so SAC, BRAC-v and MABE share this file (MABE Alg. 1 l. 8-13).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from mabe_transfer import losses, weights
 from mabe_transfer.networks import Actor, Critics, Sizes, Streams, track
-from mabe_transfer.parts import Batch, Metrics, Regulariser
+
+if TYPE_CHECKING:
+    from mabe_transfer.parts import Batch, Metrics, Regulariser
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Predictor(Protocol):
@@ -28,4 +29,5 @@ class StdPenalty:
     def penalty(self, model: Predictor, observation: Tensor, action: Tensor) -> Tensor:
         """What to subtract from the predicted reward, [S, B]."""
         _, std = model.predict(observation, action)
-        return self.weight * std.norm(dim=-1).amax(1)
+        widest: Tensor = std.norm(dim=-1).amax(1)
+        return self.weight * widest

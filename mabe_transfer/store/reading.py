@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +72,10 @@ class Store:
     """
 
     location: str
-    attributes: dict[str, Any]
+    attributes: dict[str, Any] = field(repr=False)
     layout: Layout
     rows: int
-    arrays: dict[str, StoredArray]
+    arrays: dict[str, StoredArray] = field(repr=False)
 
     def load(
         self, limit: int | None = None, *, states: bool = True, terms: bool = True
@@ -196,7 +196,8 @@ def _summary(path: Path) -> StoreSummary | None:
 
 def partial_of(folder: Folder) -> Folder:
     """Give the temporary sibling in which a local store is written."""
-    return Folder(folder.path.with_name(folder.path.name + PARTIAL))
+    path = folder.path if folder.path.name not in ("", "..") else Path(os.path.abspath(folder.path))
+    return Folder(path.with_name(path.name + PARTIAL))
 
 
 def _no_store(place: Place) -> UserError:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 SHARD_ROWS = 262_144
 CHUNK_ROWS = 65_536
+# Measured on hopper states, made up and public ones: level 3 saves 7 % of the size, level -1 less
+# than 1 %, but that decodes ten times as fast, and flags and padding it compresses all the same.
+ZSTD_LEVEL = -1
 # What stands where nothing was written. A float that was not written is then found on reading.
 FILL = {"float32": np.nan, "float64": np.nan, "bool": False, "int64": 0}
 
@@ -56,7 +59,11 @@ class StoreWriter:
         self._arrays: dict[str, AnyArray] = {}
         self._buffers: dict[str, Array] = {}
         for name, column in layout.columns().items():
-            self._arrays[name] = self._open_array(name) if self.rows else self._create(name, column)
+            self._arrays[name] = (
+                self._open_array(name)
+                if self.rows
+                else self._create(name, column, self._shard_rows)
+            )
             shape = (self._shard_rows, *self._arrays[name].shape[1:])
             self._buffers[name] = np.full(shape, FILL[column.dtype], column.dtype)
         self._restore_buffers()
@@ -137,7 +144,7 @@ class StoreWriter:
         """Write the rest, the episodes and the content hash, and only then call it complete.
 
         Raises:
-            UserError: There are no rows, the place cannot be written, or a chunk reads back damaged.
+            UserError: There are no rows, the place cannot be written, or a chunk is damaged.
         """
         if not self.rows:
             raise UserError(f"{self._partial.name}: no rows were appended, so nothing is kept.")
@@ -145,7 +152,8 @@ class StoreWriter:
             if used := self.rows % self._shard_rows:
                 self._write_shard(self.rows // self._shard_rows, used)
             for array in self._arrays.values():
-                array.resize((self.rows, *array.shape[1:]))
+                if array.shape[0] != self.rows:
+                    array.resize((self.rows, *array.shape[1:]))
             self._record(*self._state())
             self._write_episodes()
             columns = self._layout.columns() | EPISODE_COLUMNS
@@ -172,17 +180,17 @@ class StoreWriter:
         with zarr.config.set({"array.write_empty_chunks": True}):
             return zarr.open_array(self._zarr, path=name, mode="r+")
 
-    def _create(self, name: str, column: Column) -> "AnyArray":
+    def _create(self, name: str, column: Column, rows: int) -> "AnyArray":
         width = () if column.width is None else (column.width,)
         return zarr.create_array(
             self._zarr,
             name=name,
-            shape=(0, *width),
+            shape=(rows, *width),
             shards=(self._shard_rows, *width),
             chunks=(min(CHUNK_ROWS, self._shard_rows), *width),
             dtype=column.dtype,
             fill_value=FILL[column.dtype],
-            compressors=[ZstdCodec(level=3), Crc32cCodec()],
+            compressors=[ZstdCodec(level=ZSTD_LEVEL), Crc32cCodec()],
             config={"write_empty_chunks": True},  # an absent chunk is then always an error
             overwrite=True,
         )
@@ -249,9 +257,7 @@ class StoreWriter:
             "episodes/seed": np.array(self._seeds, np.int64),
         }
         for name, column in EPISODE_COLUMNS.items():
-            array = self._create(name, column)
-            array.resize((len(episodes),))
-            array[:] = values[name]
+            self._create(name, column, len(episodes))[:] = values[name]
 
     def _state(self) -> tuple[int, int, bool, Any]:
         return self.rows, len(self._seeds), self._open, self.cursor

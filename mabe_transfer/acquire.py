@@ -1,0 +1,234 @@
+"""From a request to a dataset: which policies act, trained first where none is shipped.
+
+A request names a domain, a quality, a count and a seed. `expert`, `medium`, `medium-expert` and
+`ladder` come from the domain's ladder of behaviour policies; `medium-replay` is the replay of the
+very training that the ladder is from, up to its medium rung; `random` needs neither.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mabe_transfer import behaviour, runs
+from mabe_transfer.behaviour import Ladder, RandomPolicy, load_ladder, shipped
+from mabe_transfer.collect import Share, collect
+from mabe_transfer.config import Json, to_json
+from mabe_transfer.domains import Domain
+from mabe_transfer.errors import UserError, unknown
+from mabe_transfer.library import QUALITIES, data_root, location
+from mabe_transfer.online import OnlineConfig, OnlineSac, Records
+from mabe_transfer.progress import notice
+from mabe_transfer.store import UNKNOWN_SEED, Layout, Store, StoreWriter
+from mabe_transfer.transitions import Transitions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """A dataset to make.
+
+    Attributes:
+        domain: Where the behaviour acts.
+        quality: Whose behaviour, one of `library.QUALITIES`.
+        transitions: How many; `None` gives `medium-replay` whole, and 100,000 otherwise.
+        seed: Of the collection.
+        policy: A ladder to use instead of the shipped one.
+        out: Where to; by name under the data folder unless given.
+        recipe: What asked for it, kept in the store.
+    """
+
+    domain: Domain
+    quality: str
+    transitions: int | None = None
+    seed: int = 0
+    policy: Path | None = None
+    out: str | None = None
+    recipe: Json | None = None
+
+    @property
+    def location(self) -> str | Path:
+        """Where the dataset goes."""
+        return location(self.out or f"{self.domain.name}-{self.quality}")
+
+
+DEFAULT_TRANSITIONS = 100_000
+
+
+def acquire(request: Request, config: OnlineConfig | None = None) -> Store:
+    """Make a dataset, training its behaviour policy first where none is at hand.
+
+    Raises:
+        UserError: The quality does not exist, or the place is taken.
+        Interrupted: The user asked to stop; the same command goes on.
+    """
+    if request.quality not in QUALITIES:
+        raise unknown("quality", request.quality, QUALITIES)
+    if request.transitions is not None and request.transitions < 1:
+        raise UserError(f"--transitions must be at least 1, not {request.transitions}.")
+    if request.quality == "medium-replay":
+        return _replay(request, config)
+    shares, origin = _shares(request, config)
+    return collect(
+        request.domain,
+        shares,
+        seed=request.seed,
+        location=request.location,
+        facts={
+            "quality": request.quality,
+            "behaviour": {**origin, "shares": [share.label for share in shares]},
+            "recipe": request.recipe or {},
+        },
+        title=f"Collecting {request.domain.name} {request.quality}",
+    )
+
+
+def ladder(domain: Domain, config: OnlineConfig | None = None) -> Ladder:
+    """The behaviour policies of a domain: shipped, trained here before, or trained now."""
+    path = shipped(domain) or _trained(domain)
+    if path.is_file():
+        return load_ladder(path)
+    notice(
+        f"No behaviour policy is shipped for {domain.name}; training one with SAC. That takes an "
+        "hour or more on two cores, can be interrupted, and is done once."
+    )
+    (found,) = train_ladders([domain], config or OnlineConfig(), seed=0, folder=_folder(domain))
+    found.save(path)
+    return found
+
+
+def train_ladders(
+    domains: list[Domain], config: OnlineConfig, *, seed: int, folder: Path
+) -> list[Ladder]:
+    """Train behaviour policies for several domains of one robot, as one stack."""
+    return OnlineSac(domains, config, seed=seed, folder=folder).run()
+
+
+def _folder(domain: Domain) -> Path:
+    return data_root() / "behaviour" / domain.name
+
+
+def _trained(domain: Domain) -> Path:
+    return _folder(domain) / "ladder.safetensors"
+
+
+def _shares(request: Request, config: OnlineConfig | None) -> tuple[list[Share], Json]:
+    """Whose behaviour makes a dataset, and where those policies come from."""
+    total = request.transitions or DEFAULT_TRANSITIONS
+    if request.quality == "random":
+        return [Share(RandomPolicy(), total, "uniform actions")], {"policy": "random"}
+    found = load_ladder(request.policy) if request.policy else ladder(request.domain, config)
+    if found.domain.robot.name != request.domain.robot.name:
+        raise UserError(
+            f"{request.policy} holds policies of {found.domain.robot.name}; they cannot act in "
+            f"{request.domain.name}."
+        )
+    counts: dict[str, Callable[[], list[tuple[int, int]]]] = {
+        "expert": lambda: [(found.expert, total)],
+        "medium": lambda: [(found.medium, total)],
+        "medium-expert": lambda: [(found.medium, total - total // 2), (found.expert, total // 2)],
+        "ladder": lambda: _evenly(len(found.rungs), total),
+    }
+    shares = [
+        Share(found.policy(rung), count, _label(found, rung))
+        for rung, count in counts[request.quality]()
+        if count
+    ]
+    origin = {
+        "policy": found.domain.name,
+        "hash": behaviour.digest(found),
+        "training": found.provenance,
+    }
+    return shares, origin
+
+
+def _evenly(rungs: int, total: int) -> list[tuple[int, int]]:
+    """Split a count over rungs, the first ones taking what is left over."""
+    each, rest = divmod(total, rungs)
+    return [(rung, each + (rung < rest)) for rung in range(rungs)]
+
+
+def _label(found: Ladder, rung: int) -> str:
+    measured = found.rungs[rung]
+    return f"{measured.env_steps} env steps, return {measured.mean:.0f} +- {measured.std:.0f}"
+
+
+def _replay(request: Request, config: OnlineConfig | None) -> Store:
+    """Write the replay of a domain's own training, up to its medium rung."""
+    domain = request.domain
+    config = config or OnlineConfig()
+    trainer = OnlineSac([domain], config, seed=0, folder=_folder(domain))
+    known = shipped(domain)
+    until = load_ladder(known).medium_rung.env_steps if known else None
+    (found,) = trainer.run(until)
+    env_steps = until or found.medium_rung.env_steps
+    steps = env_steps // config.envs
+    rows = replayed(trainer.records[0], steps)
+    if request.transitions is not None:
+        rows = rows.rows(slice(0, request.transitions))
+    episodes = rows.episodes()
+    writer = StoreWriter.open(
+        request.location,
+        Layout.of(rows),
+        {
+            "domain": domain.name,
+            "quality": request.quality,
+            "terms": domain.weights,
+            "seed": request.seed,
+            "versions": runs.versions(),
+            "recipe": request.recipe or {},
+            "behaviour": {
+                "policy": domain.name,
+                "domain": to_json(domain),
+                "training": {"config": to_json(config)},
+                "shares": [f"SAC's replay up to {env_steps} env steps"],
+            },
+        },
+    )
+    with writer:
+        writer.append(rows, np.full(len(episodes), UNKNOWN_SEED, dtype=np.int64))
+        return writer.finish()
+
+
+def replayed(records: Records, steps: int) -> Transitions:
+    """Complete rows of what a training met, copy after copy, so that episodes are whole.
+
+    Args:
+        records: A domain's records.
+        steps: Vector steps to take.
+    """
+
+    def column(array: Any, dtype: type) -> np.ndarray[Any, Any]:
+        taken = np.swapaxes(array[:steps], 0, 1)
+        return np.ascontiguousarray(taken.reshape(-1, *taken.shape[2:]), dtype=dtype)
+
+    packed = column(records.packed, np.float32)
+    observation, action = records.observation, records.action
+    terminals = packed[:, -1] > 0.5
+    timeouts = column(records.truncated, np.bool_)
+    timeouts[steps - 1 :: steps] |= ~terminals[steps - 1 :: steps]  # where each copy was cut
+    terms = column(records.reward_terms, np.float32)
+    return Transitions(
+        observations=packed[:, :observation].copy(),
+        actions=packed[:, observation : observation + action].copy(),
+        rewards=packed[:, observation + action].copy(),
+        next_observations=packed[:, observation + action + 1 : -1].copy(),
+        terminals=terminals,
+        timeouts=timeouts,
+        qpos=column(records.qpos, np.float64),
+        qvel=column(records.qvel, np.float64),
+        reward_terms={name: terms[:, k].copy() for k, name in enumerate(records.terms)},
+    )
+
+
+def publish(found: Ladder, folder: Path, command: str) -> Path:
+    """Write a ladder where it ships, with the command that made it."""
+    path = folder / f"{found.domain.name}.safetensors"
+    provenance = {**found.provenance, "command": command, "versions": runs.versions()}
+    replace(found, provenance=provenance).save(path)
+    return path

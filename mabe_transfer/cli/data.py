@@ -1,0 +1,140 @@
+"""`mabe-transfer collect` and `mabe-transfer data`: make datasets, and look at them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from mabe_transfer import catalogue, domains
+from mabe_transfer.acquire import Request, acquire
+from mabe_transfer.cli.tables import out, show
+from mabe_transfer.config import to_json
+from mabe_transfer.errors import UserError
+from mabe_transfer.library import QUALITIES, data_root, open_dataset
+from mabe_transfer.replay import resimulate
+from mabe_transfer.store import Store, list_stores
+from mabe_transfer.verify import verify as check_store
+
+app = typer.Typer(no_args_is_help=True)
+Name = Annotated[str, typer.Argument(help="A dataset's name, path or URL.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def collect(
+    env: Annotated[str, typer.Option(help="Domain to collect in, or a TOML file.")] = "",
+    recipe: Annotated[str, typer.Option(help="A recipe of datasets/*.toml, or a TOML file.")] = "",
+    quality: Annotated[str, typer.Option(help=f"One of: {', '.join(QUALITIES)}.")] = "expert",
+    transitions: Annotated[int | None, typer.Option(help="How many; 100,000 by default.")] = None,
+    policy: Annotated[Path | None, typer.Option(help="A ladder of policies to use.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the collection.")] = 0,
+    out_: Annotated[str | None, typer.Option("--out", help="Path or URL of the dataset.")] = None,
+) -> None:
+    """Collect a dataset: a domain, a quality of behaviour, a number of transitions."""
+    if bool(env) == bool(recipe):
+        raise UserError("Name either a domain with --env or a recipe with --recipe.")
+    if recipe:
+        request = of_recipe(recipe, out_)
+    else:
+        request = Request(
+            domain=domains.domain(env),
+            quality=quality,
+            transitions=transitions,
+            seed=seed,
+            policy=policy,
+            out=out_,
+        )
+    describe(acquire(request))
+
+
+def of_recipe(name: str, out_: str | None) -> Request:
+    """Turn a recipe of the catalogue into a request."""
+    row = catalogue.recipe(name)
+    return Request(
+        domain=domains.domain(row.env),
+        quality=row.quality,
+        transitions=row.transitions,
+        seed=row.seed,
+        policy=Path(row.policy) if row.policy else None,
+        out=out_ or row.name,
+        recipe=to_json(row),
+    )
+
+
+def describe(store: Store) -> None:
+    """Print what a dataset holds."""
+    episodes, attributes = store.episodes(), store.attributes
+    returns, length = episodes.returns, episodes.length
+    facts = {
+        "domain": attributes["domain"],
+        "quality": attributes["quality"],
+        "behaviour": "; ".join(attributes["behaviour"].get("shares", [])),
+        "transitions": f"{store.rows:,}",
+        "episodes": f"{len(episodes):,} of {length.mean():,.0f} +- {length.std():,.0f} steps",
+        "return": f"{returns.mean():,.1f} +- {returns.std():,.1f} "
+        f"({np.min(returns):,.1f} to {np.max(returns):,.1f})",
+        "versions": ", ".join(f"{k} {v}" for k, v in attributes["versions"].items()),
+        "content hash": attributes["content_hash"],
+        "lies in": store.location,
+    }
+    show([{"fact": k, "value": v} for k, v in facts.items()], title=Path(store.location).stem)
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """List the complete datasets in the data folder."""
+    rows = [
+        {
+            "name": found.path.stem,
+            "domain": found.domain,
+            "quality": found.quality,
+            "transitions": found.rows,
+            "created": found.created,
+        }
+        for found in list_stores(data_root())
+    ]
+    show(rows, title=f"Datasets in {data_root()}/", as_json=as_json)
+
+
+@app.command()
+def recipes(as_json: Json = False) -> None:
+    """List the recipes that `collect --recipe` knows."""
+    rows = [to_json(row) for row in catalogue.recipes().values()]
+    show([{k: v for k, v in row.items() if k != "type"} for row in rows], title="Recipes",
+         as_json=as_json)  # fmt: skip
+
+
+@app.command()
+def info(name: Name, as_json: Json = False) -> None:
+    """Show what a dataset holds and where it is from."""
+    dataset = open_dataset(name)
+    if as_json:
+        out.print_json(data=dataset.store.attributes)
+    else:
+        describe(dataset.store)
+
+
+@app.command()
+def verify(
+    name: Name,
+    replay: Annotated[bool, typer.Option("--replay", help="Simulate a sample again.")] = False,
+    sample: Annotated[int, typer.Option(min=1, help="Rows to simulate again.")] = 256,
+) -> None:
+    """Check a dataset: checksums, episodes, finiteness, reward terms, and the physics."""
+    dataset = open_dataset(name)
+    findings = check_store(
+        dataset.store,
+        task_weights=dataset.domain.weights,
+        replay=resimulate(dataset.domain) if replay else None,
+        sample=sample,
+    )
+    rows = [
+        {"check": f.check, "passed": "yes" if f.passed else "NO", "detail": f.detail}
+        for f in findings
+    ]
+    show(rows, title=f"Verification of {name}")
+    failed = [finding for finding in findings if not finding.passed]
+    if failed:
+        raise UserError(f"{name} fails the check {failed[0].check!r}: {failed[0].detail}")

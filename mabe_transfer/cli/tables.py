@@ -1,0 +1,36 @@
+"""Tables on standard output, and the same rows as JSON for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mabe_transfer.config import to_json
+
+out = Console()
+"""Where results go; progress and notices go to standard error."""
+
+
+def show(rows: Sequence[Mapping[str, Any]], *, title: str, as_json: bool = False) -> None:
+    """Print rows as a table whose columns are the first row's keys, or as JSON."""
+    if as_json:
+        print(json.dumps(to_json(list(rows)), indent=1))
+        return
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in rows[0] if rows else ():
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(_text(value) for value in row.values()))
+    width = None if out.is_terminal else 160
+    (Console(width=width) if width else out).print(table)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 100 else f"{value:,.1f}"
+    return escape(str(value))

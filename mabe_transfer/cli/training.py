@@ -1,0 +1,134 @@
+"""`mabe-transfer train`, `evaluate` and `render`: from two datasets to a policy, and to see it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+
+from mabe_transfer import domains, policies, video
+from mabe_transfer import evaluate as evaluation
+from mabe_transfer.algorithms import algorithm
+from mabe_transfer.cli.tables import show
+from mabe_transfer.config import fingerprint, to_json, with_overrides
+from mabe_transfer.errors import UserError
+from mabe_transfer.progress import notice
+from mabe_transfer.train import Result, Schedule, Trainer
+from mabe_transfer.transfer import sources
+
+Run = Annotated[Path, typer.Argument(help="A run's folder.")]
+
+
+def train(
+    dynamics: Annotated[str, typer.Option(help="D1: data of the world to act in.")] = "",
+    prior: Annotated[str, typer.Option(help="D2: data of the wanted behaviour.")] = "",
+    algo: Annotated[str, typer.Option(help="A row of `algorithms list`.")] = "mabe",
+    target: Annotated[str, typer.Option(help="Target domain; follows from the data.")] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Policies trained together.")] = 3,
+    first_seed: Annotated[int, typer.Option(min=0, help="Seeds count from here.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="Gradient updates of each seed.")] = 100_000,
+    evaluate_every: Annotated[int, typer.Option(min=1, help="Updates between looks.")] = 5_000,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    override: Annotated[list[str] | None, typer.Option("--set", help="part.field=value")] = None,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Run folder; a matching one resumes.")] = None,
+) -> None:
+    """Train a policy from D1's dynamics and D2's behaviour, and evaluate it in the target."""
+    limit_threads(threads)
+    row = with_overrides(algorithm(algo), parse_overrides(override or []))
+    found = sources(row, dynamics or None, prior or None, target or None)
+    for line in found.describe():
+        notice(line)
+    numbers = tuple(range(first_seed, first_seed + seeds))
+    schedule = Schedule(updates=steps, evaluate_every=min(evaluate_every, steps))
+    name = f"{row.name}-{found.target.name}-{fingerprint(_identity(row, dynamics, prior))[:6]}"
+    folder = out or Path("runs") / name
+    trainer = Trainer(
+        row, found, schedule, seeds=numbers, device=pick_device(device), folder=folder
+    )
+    report(trainer.run())
+
+
+def _identity(row: object, dynamics: str, prior: str) -> dict[str, object]:
+    return {"row": to_json(row), "dynamics": dynamics, "prior": prior}
+
+
+def report(result: Result) -> None:
+    """Print what a run came to."""
+    rows = [{"seed": seed, "return": float(value)} for seed, value in enumerate(result.per_seed)]
+    show(rows, title=f"{result.row} in {result.target}: mean of the last evaluations")
+    facts = ", ".join(f"{name} {value:,.1f}" for name, value in result.summary.items())
+    notice(f"Over seeds: {facts}. The run is in {result.folder}.")
+
+
+def evaluate(
+    run: Run,
+    env: Annotated[str, typer.Option(help="Domain; the run's own target by default.")] = "",
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes of each seed.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Of the episodes.")] = 0,
+) -> None:
+    """Play whole episodes with a run's policies, in its target or in another domain."""
+    found = policies.load(run)
+    domain = domains.domain(env) if env else found.target
+    returns, lengths = policies.play(found, domain, episodes=episodes, seed=seed)
+    rows = [
+        {
+            "seed": number,
+            "return": float(row.mean()),
+            "std over episodes": float(row.std()),
+            "length": float(length.mean()),
+            **({"score": float(domain.normalised(row.mean()))} if domain.reference else {}),
+        }
+        for number, row, length in zip(found.seeds, returns, lengths, strict=True)
+    ]
+    show(rows, title=f"{run} in {domain.name}, {episodes} episodes a seed")
+    summary = evaluation.summary(np.asarray(returns).mean(1), domain)
+    notice("Over seeds: " + ", ".join(f"{name} {value:,.1f}" for name, value in summary.items()))
+
+
+def render(
+    run: Run,
+    out: Annotated[Path, typer.Option(help="The video to write, .mp4.")] = Path("video.mp4"),
+    env: Annotated[str, typer.Option(help="Domain; the run's own target by default.")] = "",
+    seed: Annotated[int, typer.Option(min=0, help="Which of the run's policies, by seed.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="Control steps to film.")] = 400,
+) -> None:
+    """Film a run's policy."""
+    found = policies.load(run)
+    domain = domains.domain(env) if env else found.target
+    total = video.film(found.act_one(seed), domain, out, steps=steps, seed=seed)
+    notice(f"{out}: {steps} steps in {domain.name}, return {total:,.1f}.")
+
+
+def parse_overrides(given: list[str]) -> dict[str, str]:
+    """Read `part.field=value` options.
+
+    Raises:
+        UserError: One has no `=`.
+    """
+    for text in given:
+        if "=" not in text:
+            raise UserError(f"--set {text}: write part.field=value, such as sac.discount=0.98.")
+    return {name: value for name, _, value in (text.partition("=") for text in given)}
+
+
+def pick_device(name: str) -> torch.device:
+    """Resolve `auto`, and refuse a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device {name}: there is cpu, cuda, and auto.") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device {name}: torch sees no CUDA device here; use cpu.")
+    return device
+
+
+def limit_threads(threads: int) -> None:
+    """Use so many CPU threads, all by default."""
+    if threads:
+        torch.set_num_threads(threads)

@@ -1,0 +1,171 @@
+"""The main job: backward running, carried from ice to normal ground on half a cheetah.
+
+D1 is forward running on normal ground, D2 an expert's backward running on ice; wanted is backward
+running on normal ground (the paper's Figure 6 in small). MABE stands beside the two arms that it
+must beat: the prior alone, and MOPO on D1 relabelled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mabe_transfer import domains, library, policies, report, runs, video
+from mabe_transfer.acquire import Request, acquire
+from mabe_transfer.algorithms import ALGORITHMS, Algorithm
+from mabe_transfer.config import with_overrides
+from mabe_transfer.errors import UserError
+from mabe_transfer.progress import notice
+from mabe_transfer.train import Result, Schedule, Trainer
+from mabe_transfer.transfer import sources
+
+D1, D2 = "halfcheetah-ladder", "halfcheetah-ice-backward-expert"
+TARGET = "halfcheetah-backward"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """How much of the main job is done.
+
+    Attributes:
+        forward: Transitions of D1.
+        backward: Transitions of D2.
+        updates: Of the prior's fit, and of each policy.
+        epochs: Of the dynamics model, at the most.
+        starts: Rollouts at a time.
+    """
+
+    forward: int
+    backward: int
+    prior_updates: int
+    updates: int
+    epochs: int
+    starts: int
+    episodes: int
+
+
+FULL = Scale(
+    forward=100_000, backward=50_000, prior_updates=5_000, updates=10_000, epochs=12, starts=10_000,
+    episodes=5,
+)  # fmt: skip
+SMOKE = Scale(
+    forward=4_000, backward=2_000, prior_updates=100, updates=100, epochs=1, starts=500, episodes=1
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What the main job left behind."""
+
+    rows: list[dict[str, Any]]
+    files: dict[str, Path]
+
+
+def run(out: Path, *, seeds: int, scale: Scale) -> Made:
+    """Collect, train the three arms, and write a table, a picture and a video.
+
+    Every step that was done before is found and not repeated.
+
+    Raises:
+        Interrupted: The user asked to stop; the same command goes on.
+    """
+    suffix = "" if scale is FULL else "-smoke"
+    one = _dataset(D1, scale.forward, suffix)
+    other = _dataset(D2, scale.backward, suffix)
+    results = [
+        _arm(row, one, other, out / f"{row.name}{suffix}", seeds, scale) for row in arms(scale)
+    ]
+    rows = [
+        {
+            "arm": LABELS[result.row],
+            "row": result.row,
+            "return": result.summary["return"],
+            "+- over seeds": result.summary["return_std"],
+            "score": result.summary.get("score", float("nan")),
+            "score +-": result.summary.get("score_std", float("nan")),
+        }
+        for result in results
+    ]
+    curves = {LABELS[result.row]: result.history for result in results}
+    files = {
+        "table": report.markdown(rows, out / f"table{suffix}.md"),
+        "numbers": out / f"table{suffix}.json",
+        "picture": report.curves(
+            curves,
+            out / f"curves{suffix}.png",
+            title="Backward running on normal ground, half cheetah",
+            flat=LABELS["mabe-no-rl"],
+        ),
+        "video": out / f"mabe{suffix}.mp4",
+    }
+    runs.write_json(files["numbers"], {"rows": rows, "provenance": runs.provenance()})
+    _film(results[-1].folder, files)
+    return Made(rows, files)
+
+
+LABELS = {
+    "mabe-no-rl": "prior alone (D2)",
+    "mopo": "task transfer alone: MOPO (D1 relabelled)",
+    "mabe": "MABE (D1's dynamics, D2's prior)",
+}
+
+
+def arms(scale: Scale) -> list[Algorithm]:
+    """The rows of the main job, the one that must win last."""
+    model = {
+        "dynamics.max_epochs": str(scale.epochs),
+        "rollouts.starts": str(scale.starts),
+    }
+    prior = {"prior.fit.updates": str(scale.prior_updates)}
+    table = ALGORITHMS
+    return [
+        with_overrides(table["mabe-no-rl"], prior),
+        with_overrides(table["mopo"], model),
+        with_overrides(table["mabe"], model | prior),
+    ]
+
+
+def _dataset(name: str, transitions: int, suffix: str) -> str:
+    """Collect a dataset unless it is there; gives its name."""
+    stored = name + suffix
+    if not Path(library.location(stored)).exists():
+        domain, _, quality = name.rpartition("-")
+        request = Request(
+            domain=domains.domain(domain), quality=quality, transitions=transitions, out=stored
+        )
+        acquire(replace(request, out=str(library.location(stored))))
+    else:
+        notice(f"{stored} is there already.")
+    return stored
+
+
+def _arm(row: Algorithm, one: str, other: str, folder: Path, seeds: int, scale: Scale) -> Result:
+    found = sources(row, one, other if row.prior is not None else None, TARGET)
+    schedule = Schedule(
+        updates=scale.updates,
+        evaluate_every=max(1, scale.updates // 20),
+        episodes=scale.episodes,
+        log_every=max(1, scale.updates // 100),
+    )
+    trainer = Trainer(
+        row,
+        found,
+        schedule,
+        seeds=tuple(range(seeds)),
+        device=torch.device("cpu"),
+        folder=folder,
+    )
+    return trainer.run()
+
+
+def _film(run: Path, files: dict[str, Path]) -> None:
+    """Film the winner, unless nothing can draw here."""
+    found = policies.load(run)
+    try:
+        video.film(found.act_one(found.seeds[0]), found.target, files["video"], steps=300, seed=0)
+    except UserError as error:
+        notice(f"No video: {error}")
+        del files["video"]

@@ -1,0 +1,93 @@
+"""A run's trained policies, read back: to evaluate, to film, to look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from mabe_transfer import evaluate, weights
+from mabe_transfer.batched import Simulation
+from mabe_transfer.config import from_json
+from mabe_transfer.domains import Domain
+from mabe_transfer.errors import UserError, unknown
+from mabe_transfer.networks import Actor, Sizes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """The policies of a run, one a seed."""
+
+    target: Domain
+    seeds: tuple[int, ...]
+    actor: Actor
+
+    @torch.no_grad()
+    def act(self, observation: Floats) -> Floats:
+        """Deterministic actions [S, E, A] at observations [S, E, O]."""
+        inputs = torch.from_numpy(np.asarray(observation, dtype=np.float32))
+        actions: Floats = self.actor.distribution(inputs).mode().numpy()
+        return actions
+
+    def act_one(self, seed: int) -> Callable[[Floats], Floats]:
+        """One seed's policy: observation [O] to action [A].
+
+        Raises:
+            UserError: The run has no such seed.
+        """
+        if seed not in self.seeds:
+            raise unknown("seed in this run", str(seed), map(str, self.seeds))
+        index = self.seeds.index(seed)
+
+        def act(observation: Floats) -> Floats:
+            repeated = np.broadcast_to(observation, (len(self.seeds), 1, len(observation)))
+            return self.act(repeated)[index, 0]
+
+        return act
+
+
+def load(run: Path) -> Policies:
+    """Read the policies of a finished run.
+
+    Raises:
+        UserError: The folder holds no finished run.
+    """
+    path = run / "policy" / "policy.safetensors"
+    if not path.is_file():
+        state = "an unfinished run" if (run / "config.json").is_file() else "no run"
+        raise UserError(f"{run} holds {state}: {path} is missing.")
+    tensors, facts = weights.load(path)
+    target = from_json(Domain, facts["target"], str(path))
+    shapes = [tensors[f"body.weights.{i}"].shape for i in range(len(tensors) // 2)]
+    seeds = tuple(facts["seeds"])
+    sizes = Sizes(seeds=seeds, observation=shapes[0][1], action=shapes[-1][2] // 2)
+    actor = Actor(sizes, tuple(shape[2] for shape in shapes[:-1]), "policy")
+    actor.load_state_dict(tensors)
+    return Policies(target, seeds, actor)
+
+
+def play(
+    policies: Policies, domain: Domain, *, episodes: int, seed: int
+) -> tuple[Floats, np.ndarray[Any, np.dtype[np.int64]]]:
+    """Returns and lengths of whole episodes of every seed's policy, both [S, episodes].
+
+    Raises:
+        UserError: The domain is another robot's.
+    """
+    if domain.robot.name != policies.target.robot.name:
+        raise UserError(
+            f"These policies are of {policies.target.robot.name}; they cannot act in {domain.name}."
+        )
+    groups = len(policies.seeds)
+    simulation = Simulation(domain, groups * episodes)
+    found = evaluate.returns(policies.act, simulation, groups=groups, seed=seed)
+    simulation.close()
+    return found

@@ -1,0 +1,70 @@
+"""Reference returns of a domain: what 0 and 100 of its normalised score mean."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import mujoco
+import numpy as np
+
+from mabe_transfer import evaluate
+from mabe_transfer.acquire import ladder
+from mabe_transfer.batched import Simulation
+from mabe_transfer.behaviour import Policy, RandomPolicy
+from mabe_transfer.progress import Work
+
+if TYPE_CHECKING:
+    from mabe_transfer.domains import Domain
+
+Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
+
+
+def measure(domain: Domain, *, episodes: int, seed: int) -> str:
+    """Play a random and the expert policy of a domain, and write what they earn as TOML.
+
+    The expert is the best rung of the domain's own ladder, acting by its mode.
+    """
+    expert = ladder(domain)
+    with Work(f"Measuring {domain.name}", 2, "policies") as work:
+        random = _returns(domain, RandomPolicy(), episodes, seed, noisy=True)
+        work.advance(1, f"random {random.mean():.1f}")
+        best = _returns(domain, expert.policy(expert.expert), episodes, seed, noisy=False)
+        work.advance(1, f"expert {best.mean():.1f}")
+    return "\n".join(
+        (
+            f"# in envs/robots/{domain.robot.name}.toml",
+            f'[references."{domain.suffix}"]',
+            f"random = {random.mean():.2f}",
+            f"expert = {best.mean():.2f}",
+            f"random_std = {random.std():.2f}",
+            f"expert_std = {best.std():.2f}",
+            f"episodes = {episodes}",
+            f'engine = "mujoco {mujoco.__version__}"',
+            f'command = "mabe-transfer envs reference {domain.name} --episodes {episodes} '
+            f'--seed {seed}"',
+        )
+    )
+
+
+def sentence(domain: Domain) -> str:
+    """A domain's reference returns in one sentence, with how they were measured."""
+    found = domain.reference
+    if found is None:
+        return f"none; measure with: mabe-transfer envs reference {domain.name}"
+    how = f", {found.episodes} episodes, {found.engine}" if found.episodes else ""
+    return f"random {found.random:g}, expert {found.expert:g} ({found.command}{how})"
+
+
+def _returns(domain: Domain, policy: Policy, episodes: int, seed: int, *, noisy: bool) -> Floats:
+    generator = np.random.default_rng(seed)
+
+    def act(observation: Floats) -> Floats:
+        shape = (observation.shape[1], len(domain.robot.action))
+        noise = generator.standard_normal(shape) if noisy else np.zeros(shape)
+        return policy.act(observation[0], noise)[None]
+
+    simulation = Simulation(domain, episodes)
+    found, _ = evaluate.returns(act, simulation, groups=1, seed=seed)
+    simulation.close()
+    returns: Floats = found[0]
+    return returns
