@@ -20,13 +20,15 @@ from mabe_transfer.config import Json, to_json
 from mabe_transfer.domains import Domain
 from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.library import QUALITIES, data_root, location
-from mabe_transfer.online import OnlineConfig, OnlineSac, Records
+from mabe_transfer.online import OnlineConfig, OnlineSac
 from mabe_transfer.progress import notice
 from mabe_transfer.store import UNKNOWN_SEED, Layout, Store, StoreWriter
 from mabe_transfer.transitions import Transitions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from mabe_transfer.records import Records
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

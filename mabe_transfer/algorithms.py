@@ -50,11 +50,16 @@ class Algorithm:
 
     def __post_init__(self) -> None:
         """Refuse compositions that make no sense, naming both columns."""
-        absent_prior = self.prior is None
+        absent_prior, imitates = self.prior is None, isinstance(self.policy, Imitation)
         rules = {
             "regulariser ExplicitKl needs a prior": isinstance(self.regulariser, ExplicitKl)
             and absent_prior,
-            "policy Imitation needs a prior": isinstance(self.policy, Imitation) and absent_prior,
+            "policy Imitation needs a prior": imitates and absent_prior,
+            "policy Imitation takes no regulariser": imitates and self.regulariser is not None,
+            "policy Imitation takes no dynamics": imitates and self.dynamics is not None,
+            "rollouts from the prior's states need a prior": self.rollouts is not None
+            and self.rollouts.prior_start_share > 0.0
+            and absent_prior,
             "start_from_prior needs a prior": self.start_from_prior and absent_prior,
             "start_from_prior needs policy Sac, with the prior's hidden widths": self._misfit(),
             "policy Sac needs a regulariser": isinstance(self.policy, Sac)

@@ -71,6 +71,9 @@ class Simulation:
         self.domain = domain
         self.size = size
         self.model = build_model(domain)
+        self.nq, self.nv = int(self.model.nq), int(self.model.nv)
+        self.observation_size = self.nq - 1 + self.nv
+        self.action_size = int(self.model.nu)
         threads = min(threads or os.cpu_count() or 1, size)
         self._rollout = Rollout(nthread=threads if threads > 1 else 0)
         self._data = [mujoco.MjData(self.model) for _ in range(threads)]
@@ -85,12 +88,12 @@ class Simulation:
     @property
     def qpos(self) -> Floats:
         """Generalised positions now, [B, nq]; a view."""
-        return self._state[:, 1 : 1 + self.model.nq]
+        return self._state[:, 1 : 1 + self.nq]
 
     @property
     def qvel(self) -> Floats:
         """Generalised velocities now, [B, nv]; a view."""
-        return self._state[:, 1 + self.model.nq : 1 + self.model.nq + self.model.nv]
+        return self._state[:, 1 + self.nq : 1 + self.nq + self.nv]
 
     @property
     def observation(self) -> Floats:
@@ -110,14 +113,12 @@ class Simulation:
         for index in which:
             draw = self._generators[index]
             width = noise.position_uniform
-            self.qpos[index] = qpos + draw.uniform(-width, width, size=self.model.nq)
+            self.qpos[index] = qpos + draw.uniform(-width, width, size=self.nq)
             if noise.velocity_normal > 0.0:
-                self.qvel[index] = qvel + noise.velocity_normal * draw.standard_normal(
-                    self.model.nv
-                )
+                self.qvel[index] = qvel + noise.velocity_normal * draw.standard_normal(self.nv)
             else:
                 width = noise.velocity_uniform
-                self.qvel[index] = qvel + draw.uniform(-width, width, size=self.model.nv)
+                self.qvel[index] = qvel + draw.uniform(-width, width, size=self.nv)
 
     def step(
         self, action: Actions, which: np.ndarray[Any, np.dtype[np.intp]] | None = None
@@ -134,7 +135,7 @@ class Simulation:
         after = self._advance(before, action)
         self._state[rows] = after
         self.elapsed[rows] += 1
-        first, second = 1 + self.model.nq, 1 + self.model.nq + self.model.nv
+        first, second = 1 + self.nq, 1 + self.nq + self.nv
         qpos, qvel = before[:, 1:first], before[:, first:second]
         next_qpos, next_qvel = after[:, 1:first], after[:, first:second]
         unclipped = np.concatenate((next_qpos[:, 1:], next_qvel), axis=-1)
@@ -170,7 +171,7 @@ class Simulation:
             control,
             skip_checks=True,
             nstep=frames,
-            initial_warmstart=np.zeros((count, self.model.nv)),
+            initial_warmstart=np.zeros((count, self.nv)),
             state=states,
             sensordata=np.empty((count, frames, self.model.nsensordata)),
             chunk_size=self._chunk,

@@ -148,6 +148,9 @@ def load_ladder(path: Path) -> Ladder:
     tensors, facts = weights.load(path)
     if facts.get("kind") != "behaviour ladder":
         raise UserError(f"{path}: holds no behaviour ladder but {facts.get('kind')!r}.")
+    missing = [name for name in ("rungs", "domain", "provenance") if name not in facts]
+    if missing:
+        raise UserError(f"{path}: its facts lack {', '.join(missing)}.")
     rungs = tuple(from_json(Rung, row, f"{path}: rungs") for row in facts["rungs"])
     domain = from_json(Domain, facts["domain"], str(path))
     return Ladder(domain, rungs, tensors, facts["provenance"])

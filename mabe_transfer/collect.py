@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mabe_transfer import runs
-from mabe_transfer.batched import Simulation
 from mabe_transfer.behaviour import Policy
 from mabe_transfer.config import Json, to_json
 from mabe_transfer.progress import Work
 from mabe_transfer.store import Layout, Store, StoreWriter
 from mabe_transfer.transitions import Transitions
+from mabe_transfer.worlds import World, world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,13 +62,12 @@ def collect(
         UserError: The location holds something else.
         Interrupted: The user asked to stop; the same command goes on.
     """
-    simulation = Simulation(domain, BLOCK)
-    model = simulation.model
+    simulation = world(domain, BLOCK)
     layout = Layout(
-        observation_size=model.nq - 1 + model.nv,
-        action_size=model.nu,
-        nq=model.nq,
-        nv=model.nv,
+        observation_size=simulation.observation_size,
+        action_size=simulation.action_size,
+        nq=simulation.nq,
+        nv=simulation.nv,
         terms=tuple(sorted(domain.weights)),
     )
     attributes = {
@@ -104,7 +103,7 @@ class Block:
 
 
 def _blocks(
-    simulation: Simulation, shares: list[Share], seed: int, cursor: Json | None
+    simulation: World, shares: list[Share], seed: int, cursor: Json | None
 ) -> Iterator[Block]:
     """Blocks of episodes from where `cursor` says, until every share is full."""
     first = cursor or {"share": 0, "episode": 0, "rows": 0}
@@ -123,14 +122,14 @@ def _blocks(
 
 
 def _play(
-    simulation: Simulation, policy: Policy, seed: int, share: int, episode: int
+    simulation: World, policy: Policy, seed: int, share: int, episode: int
 ) -> list[tuple[int, Transitions]]:
     """Run one block of episodes to their ends; gives each with its seed."""
     size, horizon = simulation.size, simulation.domain.robot.max_episode_steps
     keys = [_key(seed, share, episode + copy) for copy in range(size)]
     simulation.seed(keys)
     draws = [np.random.default_rng((key, 1)) for key in keys]
-    noise = np.stack([draw.standard_normal((horizon, simulation.model.nu)) for draw in draws])
+    noise = np.stack([draw.standard_normal((horizon, simulation.action_size)) for draw in draws])
     alive, steps, who = np.arange(size), [], []
     while len(alive):
         clock = int(simulation.elapsed[alive[0]])
@@ -193,10 +192,10 @@ def _key(seed: int, share: int, episode: int) -> int:
 class simulation_closing:
     """Close a simulation's threads on the way out."""
 
-    def __init__(self, simulation: Simulation) -> None:
+    def __init__(self, simulation: World) -> None:
         self.simulation = simulation
 
-    def __enter__(self) -> Simulation:
+    def __enter__(self) -> World:
         """Give the simulation."""
         return self.simulation
 

@@ -55,6 +55,8 @@ def from_mapping(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     """
     hints = get_type_hints(cls)
     names = [f.name for f in fields(cast("Any", cls)) if f.init]
+    if "type" not in names and table.get("type") == cls.__name__:  # as `to_json` writes it
+        table = {key: item for key, item in table.items() if key != "type"}
     for key in table:
         if key not in names:
             raise UserError(f"{where}: {unknown('key', key, names)}")
@@ -69,7 +71,7 @@ def from_mapping(cls: type[T], table: Mapping[str, Any], where: str) -> T:
 
 def from_json(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     """Rebuild a dataclass from what `to_json` made of it."""
-    return from_mapping(cls, _untyped(table), where)
+    return from_mapping(cls, table, where)
 
 
 def with_overrides(config: T, overrides: Mapping[str, str]) -> T:
@@ -86,12 +88,6 @@ def with_overrides(config: T, overrides: Mapping[str, str]) -> T:
     for path, text in overrides.items():
         config = _override(config, path.split("."), text, path)
     return config
-
-
-def _untyped(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _untyped(item) for key, item in value.items() if key != "type"}
-    return [_untyped(item) for item in value] if isinstance(value, list) else value
 
 
 def _override(config: T, path: list[str], text: str, full: str) -> T:
@@ -155,8 +151,10 @@ def _cast(value: Any, hint: Any, where: str) -> Any:
 def _cast_union(value: Any, kinds: tuple[Any, ...], where: str) -> Any:
     if value is None and type(None) in kinds:
         return None
+    named = value.get("type") if isinstance(value, Mapping) else None
+    meant = [kind for kind in kinds if named and getattr(kind, "__name__", "") == named]
     refusals = []
-    for kind in kinds:
+    for kind in meant or kinds:
         if kind is not type(None):
             try:
                 return _cast(value, kind, where)

@@ -162,6 +162,7 @@ def make(
         UserError: There is no such domain, its model cannot be built, or nothing can be drawn.
     """
     domain = domains.domain(name) if isinstance(name, str) else name
+    offscreen.prepare(render_mode, _kind(domain).metadata["render_modes"])
     spec = _spec(ANY_DOMAIN, domain, name=name, width=width, height=height)
     return gymnasium.make(spec, render_mode=render_mode, disable_env_checker=True)
 
@@ -173,7 +174,7 @@ def by_name(name: str | Domain, **kwargs: Any) -> gymnasium.Env[Floats, Actions]
         UserError: As for `make`.
     """
     domain = domains.domain(name) if isinstance(name, str) else name
-    return LocomotorEnv(name, **kwargs) if domain.robot.native else SuiteEnv(name, **kwargs)
+    return _kind(domain)(name, **kwargs)
 
 
 def registered() -> Iterator[Domain]:
@@ -194,8 +195,12 @@ def _fits(shift: Shift, robot: Robot) -> bool:
     return shift.value == "none" or shift.name in robot.strengths
 
 
+def _kind(domain: Domain) -> type[LocomotorEnv | SuiteEnv]:
+    return LocomotorEnv if domain.robot.native else SuiteEnv
+
+
 def _spec(identity: str, domain: Domain, **kwargs: Any) -> EnvSpec:
-    kind = LocomotorEnv if domain.robot.native else SuiteEnv
+    kind = _kind(domain)
     return EnvSpec(
         id=identity,
         entry_point=f"{kind.__module__}:{kind.__name__}",

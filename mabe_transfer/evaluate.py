@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from mabe_transfer.batched import Simulation
     from mabe_transfer.domains import Domain
+    from mabe_transfer.worlds import World
 
 Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
 Act = Callable[[Floats], Floats]
@@ -20,7 +20,7 @@ LAST = 10
 
 
 def returns(
-    act: Act, simulation: Simulation, *, groups: int, seed: int
+    act: Act, simulation: World, *, groups: int, seed: int
 ) -> tuple[Floats, np.ndarray[Any, np.dtype[np.int64]]]:
     """Play one episode in every copy, all of them together.
 

@@ -71,7 +71,10 @@ class Learner:
             elites = parts.model.elites.shape[1]
             self.pool = RolloutPool(row.rollouts, sizes, parts.target, elites)
         self.sampler = Streams(sizes, "batches")
+        self.starter = Streams(sizes, "rollouts/starts")
         self.updates = 0
+        self._sums: Metrics = {}
+        self._counts: dict[str, int] = {}
 
     def step(self) -> Metrics:
         """Roll the model out where it is time to, and take one update."""
@@ -83,7 +86,16 @@ class Learner:
         sizes = self.parts.sizes
         metrics |= self.policy.update(unpack(rows, sizes.observation, sizes.action))
         self.updates += 1
+        for name, value in metrics.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
         return metrics
+
+    def take_means(self) -> dict[str, list[float]]:
+        """Mean of every metric over the steps that had it since the last call, one a seed."""
+        means = {name: (total / self._counts[name]).tolist() for name, total in self._sums.items()}
+        self._sums, self._counts = {}, {}
+        return means
 
     def act(self, observation: Floats) -> Floats:
         """Deterministic actions [S, E, A] at observations [S, E, O]."""
@@ -96,17 +108,19 @@ class Learner:
         if self.pool is None or rollouts is None:
             return real[self.sampler.integers(len(real), self.batch)]
         count = round(rollouts.real_share * self.batch)
-        modelled = self.pool.sample(self.sampler, self.batch - count)
-        if count == 0:
-            return modelled
-        return torch.cat((real[self.sampler.integers(len(real), count)], modelled), 1)
+        parts = []
+        if count > 0:
+            parts.append(real[self.sampler.integers(len(real), count)])
+        if count < self.batch:
+            parts.append(self.pool.sample(self.sampler, self.batch - count))
+        return torch.cat(parts, 1)
 
     def _roll_out(self) -> Metrics:
         assert self.pool is not None
         assert self.parts.model is not None
         model, uncertainty = self.parts.model, self.parts.row.uncertainty
         reward = self.pool.fill(model, self.policy.act, self._starts(), uncertainty)
-        return {"model_reward": torch.full((self.parts.sizes.stack,), reward)}
+        return {"model_reward": reward}
 
     def _starts(self) -> Tensor:
         """Start observations [S, B, O]: of D1, and of D2 as far as the row says."""
@@ -116,20 +130,30 @@ class Learner:
         share = self.parts.row.rollouts.prior_start_share
         count = round(share * total) if self.parts.demonstrated is not None else 0
         real = self.parts.real
-        starts = real[self.sampler.integers(len(real), total - count)][..., :width]
+        starts = real[self.starter.integers(len(real), total - count)][..., :width]
         if count == 0:
             return starts
         other = self.parts.demonstrated
         assert other is not None
-        picked = other[self.sampler.integers(len(other), count)][..., :width]
+        picked = other[self.starter.integers(len(other), count)][..., :width]
         both = torch.cat((starts, picked), 1)
         return both[:, torch.randperm(total, generator=torch.Generator().manual_seed(total))]
+
+    def not_finite(self) -> str | None:
+        """The name of something in the state that holds NaN or an infinity, if there is any."""
+        for name, tensor in self.state().items():
+            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                return name
+        return None
 
     def state(self) -> dict[str, Tensor]:
         """Everything needed to go on exactly."""
         tensors = {
             **weights.nested("policy", self.policy.state()),
             **weights.nested("sampler", self.sampler.state()),
+            **weights.nested("starter", self.starter.state()),
+            **weights.nested("sums", self._sums),
+            **weights.nested("counts", {k: torch.tensor(n) for k, n in self._counts.items()}),
         }
         if self.pool is not None:
             tensors |= weights.nested("pool", self.pool.state())
@@ -140,6 +164,10 @@ class Learner:
         self.updates = updates
         self.policy.load_state(weights.under("policy", tensors))
         self.sampler.load_state(weights.under("sampler", tensors))
+        self.starter.load_state(weights.under("starter", tensors))
+        device = self.parts.sizes.device
+        self._sums = {name: t.to(device) for name, t in weights.under("sums", tensors).items()}
+        self._counts = {name: int(n) for name, n in weights.under("counts", tensors).items()}
         if self.pool is not None:
             self.pool.load_state(weights.under("pool", tensors))
 

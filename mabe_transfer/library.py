@@ -57,7 +57,11 @@ def open_dataset(name: str) -> Dataset:
     if isinstance(place, Path) and not place.exists():
         raise _absent(name)
     store = open_store(place)
-    domain = from_json(Domain, store.attributes["behaviour"]["domain"], f"{place}: domain")
+    resolved = store.attributes["behaviour"].get("domain")
+    if resolved is None:  # others recorded the data and said only where
+        domain = domains.domain(store.attributes["domain"])
+    else:
+        domain = from_json(Domain, resolved, f"{place}: domain")
     return Dataset(name=name, store=store, domain=domain)
 
 

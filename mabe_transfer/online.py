@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from mabe_transfer import weights
-from mabe_transfer.batched import Simulation, Step
 from mabe_transfer.behaviour import Ladder, Rung
 from mabe_transfer.config import Json, fingerprint, from_json, to_json
 from mabe_transfer.errors import UserError
@@ -25,6 +24,8 @@ from mabe_transfer.parts import unpack
 from mabe_transfer.parts.regulariser import Entropy
 from mabe_transfer.parts.sac import Sac
 from mabe_transfer.progress import Work
+from mabe_transfer.records import Records
+from mabe_transfer.worlds import world
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,9 +83,9 @@ class OnlineSac:
             raise UserError("Domains trained together must be of one robot, so that sizes agree.")
         self.domains, self.config, self.folder = domains, config, folder
         self._claim(seed)
-        self.simulations = [Simulation(domain, config.envs) for domain in domains]
-        model = self.simulations[0].model
-        observation, action = model.nq - 1 + model.nv, model.nu
+        self.simulations = [world(domain, config.envs) for domain in domains]
+        first = self.simulations[0]
+        observation, action = first.observation_size, first.action_size
         seeds = tuple(seed + index for index in range(len(domains)))
         self.sizes = Sizes(seeds=seeds, observation=observation, action=action)
         self.learner = config.sac.build(self.sizes, config.entropy.build(self.sizes, None))
@@ -99,8 +100,8 @@ class OnlineSac:
         self.rungs: list[list[Rung]] = [[] for _ in domains]
         self.kept: list[dict[str, Tensor]] = []
         for index, simulation in enumerate(self.simulations):
-            first = seeds[index] * 1_000_003
-            simulation.seed([first + copy for copy in range(config.envs)])
+            start = seeds[index] * 1_000_003
+            simulation.seed([start + copy for copy in range(config.envs)])
         if (folder / "checkpoint.safetensors").is_file():
             self._resume()
 
@@ -190,7 +191,7 @@ class OnlineSac:
 
     def _measure(self, index: int) -> Floats:
         """Returns of sampled episodes of one domain's policy, [episodes]."""
-        simulation = Simulation(self.domains[index], self.config.episodes)
+        simulation = world(self.domains[index], self.config.episodes)
         simulation.seed([10_000_019 + copy for copy in range(self.config.episodes)])
         generator = np.random.default_rng(self.vector_step)
         returns = np.zeros(self.config.episodes)
@@ -254,57 +255,3 @@ class OnlineSac:
         where = str(self.folder)
         self.rungs = [[from_json(Rung, row, where) for row in rows] for rows in facts["rungs"]]
         self.kept = [weights.under(f"kept/{i}", tensors) for i in range(len(self.rungs[0]))]
-
-
-class Records:
-    """Everything one domain's simulations gave, as arrays on disk: [T, E, ...].
-
-    `packed` is what updates sample from; the rest makes complete rows of a dataset.
-    """
-
-    def __init__(self, folder: Path, steps: int, envs: int, simulation: Simulation) -> None:
-        model = simulation.model
-        observation, action = model.nq - 1 + model.nv, model.nu
-        terms = sorted(simulation.domain.weights)
-        self.terms, self.observation, self.action = terms, observation, action
-        self.packed = _array(
-            folder / "packed.npy", np.float32, (steps, envs, 2 * observation + action + 2)
-        )
-        self.truncated = _array(folder / "truncated.npy", np.bool_, (steps, envs))
-        self.qpos = _array(folder / "qpos.npy", np.float64, (steps, envs, model.nq))
-        self.qvel = _array(folder / "qvel.npy", np.float64, (steps, envs, model.nv))
-        self.reward_terms = _array(folder / "terms.npy", np.float32, (steps, envs, len(terms)))
-        self._flat = torch.from_numpy(self.packed).view(steps * envs, -1)
-
-    def write(self, index: int, step: Step) -> None:
-        """Record one vector step."""
-        self.packed[index] = np.concatenate(
-            (
-                step.observation,
-                step.action,
-                step.reward[:, None],
-                step.next_observation,
-                step.terminated[:, None],
-            ),
-            axis=1,
-        )
-        self.truncated[index] = step.truncated & ~step.terminated
-        self.qpos[index], self.qvel[index] = step.qpos, step.qvel
-        self.reward_terms[index] = np.stack([step.terms[name] for name in self.terms], axis=1)
-
-    def rows(self, picked: Tensor) -> Tensor:
-        """Packed transitions by their number, [B] -> [B, W]."""
-        return self._flat[picked]
-
-    def flush(self) -> None:
-        """Make what was written durable."""
-        for array in (self.packed, self.truncated, self.qpos, self.qvel, self.reward_terms):
-            array.flush()
-
-
-def _array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[Any]]:
-    """Open an array on disk, made of zeros when it is new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_file():
-        return np.lib.format.open_memmap(path, mode="r+")
-    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from mabe_transfer import evaluate, weights
-from mabe_transfer.batched import Simulation
 from mabe_transfer.config import from_json
 from mabe_transfer.domains import Domain
 from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.networks import Actor, Sizes
+from mabe_transfer.worlds import world
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +49,8 @@ class Policies:
 
         def act(observation: Floats) -> Floats:
             repeated = np.broadcast_to(observation, (len(self.seeds), 1, len(observation)))
-            return self.act(repeated)[index, 0]
+            chosen: Floats = self.act(repeated)[index, 0]
+            return chosen
 
         return act
 
@@ -87,7 +88,7 @@ def play(
             f"These policies are of {policies.target.robot.name}; they cannot act in {domain.name}."
         )
     groups = len(policies.seeds)
-    simulation = Simulation(domain, groups * episodes)
+    simulation = world(domain, groups * episodes)
     found = evaluate.returns(policies.act, simulation, groups=groups, seed=seed)
     simulation.close()
     return found

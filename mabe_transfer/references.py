@@ -9,9 +9,9 @@ import numpy as np
 
 from mabe_transfer import evaluate
 from mabe_transfer.acquire import ladder
-from mabe_transfer.batched import Simulation
 from mabe_transfer.behaviour import Policy, RandomPolicy
 from mabe_transfer.progress import Work
+from mabe_transfer.worlds import world
 
 if TYPE_CHECKING:
     from mabe_transfer.domains import Domain
@@ -63,7 +63,7 @@ def _returns(domain: Domain, policy: Policy, episodes: int, seed: int, *, noisy:
         noise = generator.standard_normal(shape) if noisy else np.zeros(shape)
         return policy.act(observation[0], noise)[None]
 
-    simulation = Simulation(domain, episodes)
+    simulation = world(domain, episodes)
     found, _ = evaluate.returns(act, simulation, groups=1, seed=seed)
     simulation.close()
     returns: Floats = found[0]

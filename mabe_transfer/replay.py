@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mabe_transfer.batched import Simulation
 from mabe_transfer.errors import UserError
+from mabe_transfer.worlds import world
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ def resimulate(domain: Domain) -> Callable[[Transitions], Floats]:
     def replay(rows: Transitions) -> Floats:
         if rows.qpos is None or rows.qvel is None:
             raise UserError("These rows hold no qpos and qvel, so they cannot be simulated again.")
-        simulation = Simulation(domain, len(rows))
+        simulation = world(domain, len(rows))
         simulation.set_state(rows.qpos, rows.qvel)
         after = simulation.step(rows.actions).next_observation
         simulation.close()

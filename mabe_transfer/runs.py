@@ -54,13 +54,13 @@ class RunFolder:
         kept = path / "config.json"
         config = json.loads(json.dumps(config))
         if kept.is_file():
-            difference = _difference(json.loads(kept.read_text()), config)
+            difference = _difference(read_json(kept), config)
             if difference:
                 raise UserError(
                     f"{path} holds a run with another {difference}; choose another --out, or "
                     "repeat the command that made it to resume it."
                 )
-        elif path.exists() and any(path.iterdir()):
+        elif path.exists() and (path.is_file() or any(path.iterdir())):
             raise UserError(f"{path} is not empty and holds no run; choose another --out.")
         path.mkdir(parents=True, exist_ok=True)
         write_json(kept, config)
@@ -201,6 +201,13 @@ def load_checkpoint(folder: Path) -> tuple[weights.Tensors, Json] | None:
     """A run's saved state, if it has one."""
     path = checkpoint_path(folder)
     return weights.load(path) if path.is_file() else None
+
+
+def diverged(folder: Path, what: str, update: int) -> UserError:
+    """Build the error for a training whose numbers are no numbers any more."""
+    kept = checkpoint_path(folder)
+    where = f"the last good checkpoint is {kept}" if kept.is_file() else "nothing was kept"
+    return UserError(f"Training diverged: {what} after {update:,} updates; {where}.")
 
 
 def _difference(old: Any, new: Any, path: str = "") -> str:

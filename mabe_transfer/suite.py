@@ -133,6 +133,21 @@ class SuiteEnv(gymnasium.Env[Floats, Actions], EzPickle):
             )
         return self._renderer.render(self.render_mode)
 
+    def observe(self) -> Floats:
+        """The observation of the state that is simulated now, after its positions follow, [O]."""
+        self._task_env.physics.forward()
+        return _flat(self._observation())
+
+    def stream(self) -> dict[str, Any]:
+        """The stream that resets are drawn from, as JSON."""
+        name, keys, *rest = self._random.get_state()
+        return {"name": name, "keys": [int(key) for key in keys], "rest": rest}
+
+    def load_stream(self, state: dict[str, Any]) -> None:
+        """Go on from what `stream` gave."""
+        keys = np.array(state["keys"], dtype=np.uint32)
+        self._random.set_state((state["name"], keys, *state["rest"]))
+
     def close(self) -> None:
         """Free what drawing holds."""
         if self._renderer is not None:

@@ -6,7 +6,6 @@ so that a second run that shares them starts at once.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +16,12 @@ from torch import Tensor
 
 from mabe_transfer import evaluate, runs, weights
 from mabe_transfer.algorithms import Algorithm, Imitation
-from mabe_transfer.batched import Simulation
 from mabe_transfer.config import Json, fingerprint, to_json
-from mabe_transfer.errors import UserError
 from mabe_transfer.learner import Fitted, Learner, Parts, prior_act
 from mabe_transfer.library import data_root
 from mabe_transfer.networks import Sizes
 from mabe_transfer.progress import Work, notice
+from mabe_transfer.worlds import world
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +93,7 @@ class Trainer:
             seeds=seeds, observation=real.observation_size, action=real.action_size, device=device
         )
         self.folder = runs.RunFolder(folder, self._config())
-        self.simulation = Simulation(sources.target, len(seeds) * schedule.episodes)
+        self.simulation = world(sources.target, len(seeds) * schedule.episodes)
 
     def run(self) -> Result:
         """Train to the end, resuming what is there.
@@ -113,10 +111,10 @@ class Trainer:
                 self._learn(Learner(parts, self.schedule.batch))
             result = self.result()
             self.folder.status("complete", **result.summary)
-        except runs.Interrupted:
+        except (runs.Interrupted, KeyboardInterrupt):
             self.folder.status("interrupted")
             raise
-        except UserError as error:
+        except Exception as error:
             self.folder.status("failed", why=str(error))
             raise
         finally:
@@ -141,7 +139,8 @@ class Trainer:
         real = sources.rows(sources.real, device)
         demonstrated, prior, model = None, None, None
         if row.prior is not None and sources.prior is not None:
-            demonstrated = sources.rows(sources.prior, device)
+            same = sources.prior is sources.real
+            demonstrated = real if same else sources.rows(sources.prior, device)
             prior = row.prior.build(self.sizes)
             self._fit_prior(prior, demonstrated)
         if row.dynamics is not None:
@@ -202,7 +201,6 @@ class Trainer:
             learner.load_state(saved[0], saved[1]["updates"])
         self.folder.truncate(learner.updates)
         schedule = self.schedule
-        sums: dict[str, Tensor] = {}
         title = f"{self.row.name} on {self.sources.target.name}, {self.sizes.stack} seeds"
         note = ""
         with (
@@ -210,17 +208,18 @@ class Trainer:
             Work(title, schedule.updates, "updates", done=learner.updates) as work,
         ):
             while learner.updates < schedule.updates:
-                for name, value in learner.step().items():
-                    sums[name] = sums[name] + value if name in sums else value
-                if learner.updates % schedule.log_every == 0:
-                    note = self._log(learner.updates, sums)
-                    sums = {}
-                if learner.updates % schedule.evaluate_every == 0:
+                learner.step()
+                last = learner.updates == schedule.updates
+                if learner.updates % schedule.log_every == 0 or last:
+                    note = self._log(learner)
+                if learner.updates % schedule.evaluate_every == 0 or last:
+                    self._require_finite(learner)
                     score = self._evaluate(learner.act, learner.updates)
                     note = f"return {score:,.0f}, {note}"
                     self._checkpoint(learner)
                 work.advance(1, note)
                 if stop.asked:
+                    self._require_finite(learner)
                     self._checkpoint(learner)
                     raise runs.Interrupted(
                         f"Stopped after {learner.updates:,} updates; the same command resumes "
@@ -228,24 +227,24 @@ class Trainer:
                     )
         self._save_policy(learner.policy.actor.state_dict())
 
-    def _log(self, update: int, sums: dict[str, Tensor]) -> str:
+    def _log(self, learner: Learner) -> str:
         """Write a row of metrics; gives a short note on how it goes."""
-        row: dict[str, list[float]] = {}
-        for name, total in sums.items():
-            count = 1 if name == "model_reward" else self.schedule.log_every
-            row[name] = [float(value) / count for value in total]
-            if not all(math.isfinite(value) for value in row[name]):
-                raise UserError(
-                    f"Training diverged: {name} is {row[name]} after {update:,} updates; the last "
-                    f"good checkpoint is kept in {self.folder.path / 'checkpoint'}."
-                )
-        self.folder.log("metrics", update, row)
+        row = learner.take_means()
+        for name, values in row.items():
+            if not np.isfinite(values).all():
+                raise runs.diverged(self.folder.path, f"{name} is {values}", learner.updates)
+        self.folder.log("metrics", learner.updates, row)
         shown = [name for name in ("value", "kl", "beta", "entropy") if name in row]
         return ", ".join(f"{name} {np.mean(row[name]):.3g}" for name in shown)
 
+    def _require_finite(self, learner: Learner) -> None:
+        """Refuse to look at, or to keep, what has diverged since the last row of metrics."""
+        if (name := learner.not_finite()) is not None:
+            raise runs.diverged(self.folder.path, f"{name} is not finite", learner.updates)
+
     def _evaluate(self, act: evaluate.Act, update: int) -> float:
         """Play whole episodes in the target; log each seed's mean return."""
-        seed = EVALUATION_SEED + update
+        seed = EVALUATION_SEED + update * self.schedule.episodes  # no episode is played twice
         returns, lengths = evaluate.returns(
             act, self.simulation, groups=self.sizes.stack, seed=seed
         )

@@ -83,12 +83,6 @@ def sources(row: Algorithm, dynamics: str | None, prior: str | None, target: str
     other = open_dataset(prior) if prior else None
     if row.prior is not None and other is None:
         other = one
-    for dataset in (one, other):
-        if dataset is not None and not dataset.domain.robot.native:
-            raise UserError(
-                f"{dataset.name} is of {dataset.domain.name}, a dm_control task; "
-                "training is for native robots, whose rules are known for observations too."
-            )
     world, behaviour = one or other, other or one
     assert world is not None
     assert behaviour is not None

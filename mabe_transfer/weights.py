@@ -27,12 +27,15 @@ Tensors = dict[str, Tensor]
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write tensors and JSON facts, replacing the file in one move."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # two runs may fit one part
     contiguous = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    save_file(contiguous, partial, metadata={"facts": json.dumps(facts)})
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        save_file(contiguous, partial, metadata={"facts": json.dumps(facts)})
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load(path: Path) -> tuple[Tensors, dict[str, Any]]:

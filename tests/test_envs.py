@@ -163,7 +163,7 @@ def test_camera_follows_the_robot(name: str) -> None:
         skin.append(np.sum(frame[..., 0] - frame[..., 2] > 40))
     env.close()
     assert min(skin) > 50
-    assert skin[1] == pytest.approx(skin[0], rel=0.2)
+    assert skin[1] > 0.5 * skin[0]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux needs EGL or OSMesa")

@@ -30,11 +30,9 @@ def make(name: str) -> suite.SuiteEnv:
 def play(env: gymnasium.Env[Any, Any], steps: int, seed: int | None = 3) -> list[Any]:
     """What an environment says in some steps."""
     draws = np.random.default_rng(1)
-    said: list[Any] = [env.reset(seed=seed)]
-    size = env.action_space.shape
-    for _ in range(steps):
-        said.append(env.step(draws.uniform(-1.0, 1.0, size).astype(np.float32)))
-    return said
+    size = (steps, *(env.action_space.shape or ()))
+    actions = draws.uniform(-1.0, 1.0, size).astype(np.float32)
+    return [env.reset(seed=seed), *(env.step(action) for action in actions)]
 
 
 def own_robot(folder: Path, old: str, new: str, shifts: str = "") -> str:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mabe_transfer import losses, weights
+from mabe_transfer.errors import UserError
 from mabe_transfer.networks import Sizes, StackedMlp, Streams, generator
 
 Report = Callable[[int, str], None]
@@ -48,6 +49,13 @@ class Ensemble:
     patience: int = 5
     improvement: float = 0.01
     max_epochs: int = 200
+
+    def __post_init__(self) -> None:
+        """Refuse elites that are no members, and a holdout that is no share."""
+        if not 1 <= self.elites <= self.members:
+            raise UserError(f"dynamics.elites must lie in 1..{self.members}, not {self.elites}.")
+        if not 0.0 < self.holdout < 1.0:
+            raise UserError(f"dynamics.holdout must lie between 0 and 1, not {self.holdout}.")
 
     def build(self, sizes: Sizes) -> EnsembleModel:
         """Make an unfitted model."""
@@ -120,7 +128,8 @@ class EnsembleModel(nn.Module):
             error = self._held_out(inputs, targets, held)
             gain = (best - error) / best.clamp_max(1e30)
             open_ = waited < self.config.patience
-            better = (best.isinf() | (gain > self.config.improvement)) & open_[:, None]
+            first = best.isinf() & error.isfinite()
+            better = (first | (gain > self.config.improvement)) & open_[:, None]
             best = torch.where(better, error, best)
             self._keep(kept, better.reshape(-1))
             waited = torch.where(better.any(1), 0, waited + 1)
@@ -145,7 +154,7 @@ class EnsembleModel(nn.Module):
 
     def _split(self, count: int, streams: Streams) -> tuple[Tensor, Tensor]:
         """Each member's bootstrap of the training rows [S M, n], and held-out rows [S, m]."""
-        held = min(int(count * self.config.holdout), 1000)
+        held = min(max(1, int(count * self.config.holdout)), 1000)
         order = streams.permutation(count)
         train = order[:, held:]
         size = train.shape[1]

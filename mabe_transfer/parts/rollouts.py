@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mabe_transfer import weights
+from mabe_transfer.errors import UserError
 from mabe_transfer.networks import Sizes, Streams
 
 Act = Callable[[Tensor, Tensor], Tensor]
@@ -75,6 +76,15 @@ class Rollouts:
     real_share: float = 0.05
     prior_start_share: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Refuse counts below one and shares that are none."""
+        for name in ("horizon", "starts", "every", "kept"):
+            if getattr(self, name) < 1:
+                raise UserError(f"rollouts.{name} must be at least 1, not {getattr(self, name)}.")
+        for name in ("real_share", "prior_start_share"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise UserError(f"rollouts.{name} must lie in 0..1, not {getattr(self, name)}.")
+
 
 class RolloutPool:
     """The newest model transitions of S seeds, packed like data: [S, capacity, W].
@@ -96,25 +106,26 @@ class RolloutPool:
         self._next = torch.zeros(sizes.stack, dtype=torch.int64)
         self._streams = Streams(sizes, "rollouts", block=1)
 
-    def fill(self, model: Model, act: Act, starts: Tensor, uncertainty: Penalty | None) -> float:
+    def fill(self, model: Model, act: Act, starts: Tensor, uncertainty: Penalty | None) -> Tensor:
         """Roll the policy out from start observations [S, B, O] and keep what it met.
 
         Returns:
-            Mean predicted reward, before any penalty.
+            Mean predicted reward of what was kept, before any penalty, [S].
         """
         sizes = self.sizes
         observation = starts
         alive = torch.ones(starts.shape[:2], dtype=torch.bool, device=sizes.device)
-        total, count = 0.0, 0
+        total = torch.zeros(sizes.stack, device=sizes.device)
+        count = torch.zeros(sizes.stack, device=sizes.device)
         for _ in range(self.config.horizon):
             batch = observation.shape[1]
             noise = self._streams.normal(batch, sizes.action + sizes.observation)
             action = act(observation, noise[..., : sizes.action])
             order = self._streams.permutation(model.elites.shape[1])
             after, reward = model.step(observation, action, noise[..., sizes.action :], order)
-            alive &= after.isfinite().all(-1) & (after.abs() < BLOWN_UP).all(-1)
-            total += float((reward * alive).sum())
-            count += int(alive.sum())
+            alive &= (after.abs() < BLOWN_UP).all(-1) & reward.isfinite()  # NaN is below nothing
+            total += torch.where(alive, reward, 0.0).sum(-1)
+            count += alive.sum(-1)
             if uncertainty is not None:
                 reward = reward - uncertainty.penalty(model, observation, action)
             after = self.rules.clip(after)
@@ -125,10 +136,19 @@ class RolloutPool:
             self._keep(packed, alive)
             alive &= ~ended
             observation = torch.where(alive[..., None], after, observation)
-        return total / max(count, 1)
+        return total / count.clamp_min(1.0)
 
     def sample(self, streams: Streams, count: int) -> Tensor:
-        """Kept transitions chosen at random, [S, count, W]."""
+        """Kept transitions chosen at random, [S, count, W].
+
+        Raises:
+            UserError: A seed's pool is empty, since the model left the robot's states at once.
+        """
+        if not bool(self.filled.all()):
+            raise UserError(
+                "Every rollout of the dynamics model blew up at its first step, so there is "
+                "nothing to learn from; look at the dynamics' held-out error and at its data."
+            )
         rows = streams.integers([int(n) for n in self.filled], count)
         offset = torch.arange(len(rows), device=rows.device)[:, None] * self.capacity
         return self.rows.view(-1, self.rows.shape[-1])[rows + offset]
