@@ -102,7 +102,7 @@ class Streams:
 
     def _restore(self, states: Tensor) -> None:
         for g, saved in zip(self.generators, states, strict=True):
-            g.set_state(saved.cpu())
+            g.set_state(saved.cpu().clone())  # torch crashes on a view into other numbers
 
     def _fill(self, shape: tuple[int, ...]) -> None:
         self._shape = shape

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from typing import TYPE_CHECKING
 
 import pytest
@@ -83,7 +82,7 @@ def test_mode_is_the_sample_without_noise() -> None:
 
 def test_log_std_of_an_actor_stays_in_its_bounds() -> None:
     actor = Actor(sizes(0), (8,), "policy")
-    log_std = actor.distribution(1e3 * normal(0, 1, 200, 3)).log_std
+    log_std = actor.distribution(1e3 * normal(0, 1, 200, 3)).log_std.detach()
     assert float(log_std.min()) >= LOG_STD_BOUNDS[0]
     assert float(log_std.max()) <= LOG_STD_BOUNDS[1]
     assert float(log_std.max() - log_std.min()) > 3.0
@@ -238,14 +237,10 @@ def test_seed_learns_the_same_alone_and_among_five() -> None:
     for _ in range(3):
         alone.update(batch(slice(3, 4)))
         among.update(batch(slice(None)))
-    for part, count in (("actor", 1), ("critics", 2), ("targets", 2)):
-        pairs = zip(getattr(alone, part).parameters(), getattr(among, part).parameters())  # noqa: B905
-        for one, five in pairs:
-            torch.testing.assert_close(one, five[3 * count : 4 * count], atol=1e-6, rtol=1e-6)
+    one, five = alone.state(), among.state()
+    for name in one:
+        if name.startswith(("policy/", "critics/", "targets/")):
+            count = len(one[name])  # slices of a seed: 1 policy, 2 critics
+            its = five[name][3 * count : 4 * count]
+            torch.testing.assert_close(one[name], its, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(alone.regulariser.weight()[0], among.regulariser.weight()[3])
-
-
-def test_log_densities_do_not_overflow_in_single_precision() -> None:
-    assert math.isfinite(
-        float(SquashedNormal(torch.zeros(1), torch.zeros(1)).sample(torch.full((1,), 100.0))[1])
-    )
