@@ -1,11 +1,11 @@
-"""Many copies of one domain, stepped together by `mujoco.rollout`'s own threads.
+"""Many copies of one domain, stepped together by MuJoCo's own threads (`mujoco.batch`).
 
 `Simulation` holds the physical states as arrays and knows nothing of Gymnasium; `BatchedEnv` puts
 it behind `gymnasium.vector.VectorEnv`. A simulation seeded with `s` starts its i-th copy as the
 single environment reset with seed `s + i`.
 
-Trajectories equal the single environment's to floating-point rounding and not to the bit: MuJoCo's
-constraint solver starts from the last step's acceleration, which `mujoco.rollout` does not return.
+Trajectories are the single environment's to the bit: a batch keeps the solver's warm start between
+steps, which `mujoco.rollout` restarts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
-from mujoco.rollout import Rollout
+from mujoco.batch import Batch
 
 from mabe_transfer import domains
 from mabe_transfer.errors import UserError
@@ -74,26 +74,13 @@ class Simulation:
         self.nq, self.nv = int(self.model.nq), int(self.model.nv)
         self.observation_size = self.nq - 1 + self.nv
         self.action_size = int(self.model.nu)
-        threads = min(threads or os.cpu_count() or 1, size)
-        self._rollout = Rollout(nthread=threads if threads > 1 else 0)
-        self._data = [mujoco.MjData(self.model) for _ in range(threads)]
-        self._chunk = max(1, size // (4 * threads))
-        start = self._data[0]
-        self._initial = (start.qpos.copy(), start.qvel.copy())
-        physics = mujoco.mj_stateSize(self.model, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
-        self._state = np.zeros((size, physics))  # time, qpos, qvel, activations
+        self._batch = Batch(self.model, size, min(threads or os.cpu_count() or 1, size))
+        self.qpos: Floats = self._batch.bind("qpos")  # [B, nq], live
+        self.qvel: Floats = self._batch.bind("qvel")  # [B, nv], live
+        self._control: Floats = self._batch.bind("ctrl")  # [B, nu], live
+        self._initial = (self.qpos[0].copy(), self.qvel[0].copy())
         self.elapsed = np.zeros(size, dtype=np.int64)
         self._generators: list[np.random.Generator] = []
-
-    @property
-    def qpos(self) -> Floats:
-        """Generalised positions now, [B, nq]; a view."""
-        return self._state[:, 1 : 1 + self.nq]
-
-    @property
-    def qvel(self) -> Floats:
-        """Generalised velocities now, [B, nv]; a view."""
-        return self._state[:, 1 + self.nq : 1 + self.nq + self.nv]
 
     @property
     def observation(self) -> Floats:
@@ -108,8 +95,7 @@ class Simulation:
     def reset(self, which: np.ndarray[Any, np.dtype[np.intp]]) -> None:
         """Start new episodes in the copies `which`, each from its own random stream."""
         noise, (qpos, qvel) = self.domain.robot.reset, self._initial
-        self._state[which] = 0.0
-        self.elapsed[which] = 0
+        self._clear(which)
         for index in which:
             draw = self._generators[index]
             width = noise.position_uniform
@@ -129,15 +115,12 @@ class Simulation:
             action: [B, A], or [len(which), A].
             which: The copies to advance, all by default; the others stand still.
         """
-        everything = which is None
-        rows: Any = slice(None) if everything else which
-        before = self._state[rows].copy()
-        after = self._advance(before, action)
-        self._state[rows] = after
+        rows: Any = slice(None) if which is None else which
+        qpos, qvel = self.qpos[rows].copy(), self.qvel[rows].copy()
+        self._control[rows] = action
+        self._batch.step(which, nstep=self.domain.robot.frame_skip)
         self.elapsed[rows] += 1
-        first, second = 1 + self.nq, 1 + self.nq + self.nv
-        qpos, qvel = before[:, 1:first], before[:, first:second]
-        next_qpos, next_qvel = after[:, 1:first], after[:, first:second]
+        next_qpos, next_qvel = self.qpos[rows], self.qvel[rows]
         unclipped = np.concatenate((next_qpos[:, 1:], next_qvel), axis=-1)
         terminated = self.domain.terminated(unclipped)
         terms = self.domain.reward_terms(qpos[:, 0], next_qpos[:, 0], action, terminated)
@@ -155,39 +138,24 @@ class Simulation:
 
     def set_state(self, qpos: Floats, qvel: Floats) -> None:
         """Put all copies into given states, [B, nq] and [B, nv], at time 0."""
-        self._state[:] = 0.0
+        self._clear(np.arange(self.size))
         self.qpos[:], self.qvel[:] = qpos, qvel
-        self.elapsed[:] = 0
 
-    def _advance(self, state: Floats, action: Actions) -> Floats:
-        """Run the substeps of one control period, [b, nstate] -> [b, nstate]."""
-        count, frames = len(state), self.domain.robot.frame_skip
-        control = np.repeat(action.astype(np.float64)[:, None, :], frames, axis=1)
-        states = np.empty((count, frames, state.shape[1]))
-        self._rollout.rollout(
-            [self.model] * count,
-            self._data,
-            state,
-            control,
-            skip_checks=True,
-            nstep=frames,
-            initial_warmstart=np.zeros((count, self.nv)),
-            state=states,
-            sensordata=np.empty((count, frames, self.model.nsensordata)),
-            chunk_size=self._chunk,
-        )
-        return states[:, -1]
+    def _clear(self, which: np.ndarray[Any, np.dtype[np.intp]]) -> None:
+        if len(which):
+            self._batch.reset(which, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
+            self.elapsed[which] = 0
 
     def state(self) -> dict[str, torch.Tensor]:
         """The physical states and clocks as tensors, enough to go on exactly."""
         return {
-            "physics": torch.from_numpy(self._state.copy()),
+            "physics": torch.from_numpy(self._batch.state.copy()),
             "elapsed": torch.from_numpy(self.elapsed.copy()),
         }
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         """Go on from what `state` gave."""
-        self._state[:] = state["physics"].numpy()
+        self._batch.state[:] = state["physics"].numpy()
         self.elapsed[:] = state["elapsed"].numpy()
 
     def generators(self) -> list[dict[str, Any]]:
@@ -201,7 +169,7 @@ class Simulation:
 
     def close(self) -> None:
         """Stop the threads."""
-        self._rollout.close()
+        del self._batch
 
 
 class BatchedEnv(VectorEnv[Floats, Actions, Any]):

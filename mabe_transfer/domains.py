@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from mabe_transfer import catalogue
-from mabe_transfer.catalogue import Interval, Reference, Robot, Shift, Task
+from mabe_transfer.catalogue import ANYTHING, Interval, Reference, Robot, Shift, Task
 from mabe_transfer.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ class AppliedShift:
     @property
     def name(self) -> str:
         """The shift as it is written in a domain's name."""
-        return (
-            f"{self.shift.name}={self.value:g}" if self.shift.value == "name" else self.shift.name
-        )
+        if self.shift.value != "name":
+            return self.shift.name
+        return f"{self.shift.name}={repr(self.value).removesuffix('.0')}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -223,6 +223,8 @@ def compose(robot: Robot, applied: list[AppliedShift], task: Task) -> Domain:
 
 
 def _within(value: Array, interval: Interval) -> Array:
+    if interval == ANYTHING:  # also of an infinity, as Gymnasium has it
+        return value == value
     low, high = interval
     return (low < value) & (value < high)
 

@@ -93,7 +93,7 @@ class Learner:
 
     def take_means(self) -> dict[str, list[float]]:
         """Mean of every metric over the steps that had it since the last call, one a seed."""
-        means = {name: (total / self._counts[name]).tolist() for name, total in self._sums.items()}
+        means = {name: (t / self._counts[name]).tolist() for name, t in sorted(self._sums.items())}
         self._sums, self._counts = {}, {}
         return means
 

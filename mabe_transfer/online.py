@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mabe_transfer import weights
+from mabe_transfer import runs, weights
 from mabe_transfer.behaviour import Ladder, Rung
 from mabe_transfer.config import Json, fingerprint, from_json, to_json
 from mabe_transfer.errors import UserError
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mabe_transfer.domains import Domain
 
 Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
-CHECKPOINT_EVERY = 20  # in units of vector steps between rungs, see OnlineSac.run
+CHECKPOINTS = 4  # from one rung to the next
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,8 +81,10 @@ class OnlineSac:
     ) -> None:
         if len({domain.robot.name for domain in domains}) != 1:
             raise UserError("Domains trained together must be of one robot, so that sizes agree.")
+        if len({domain.name for domain in domains}) != len(domains):
+            raise UserError("Domains trained together must differ: each has a replay by its name.")
         self.domains, self.config, self.folder = domains, config, folder
-        self._claim(seed)
+        runs.claim(folder, {"domains": to_json(domains), "config": to_json(config), "seed": seed})
         self.simulations = [world(domain, config.envs) for domain in domains]
         first = self.simulations[0]
         observation, action = first.observation_size, first.action_size
@@ -104,13 +106,13 @@ class OnlineSac:
             simulation.seed([start + copy for copy in range(config.envs)])
         if (folder / "checkpoint.safetensors").is_file():
             self._resume()
+        runs.forget(folder / "metrics.jsonl", "env_steps", self.vector_step * config.envs)
 
     def run(self, until: int | None = None) -> list[Ladder]:
         """Train to the end, or to `until` environment steps, and give each domain's ladder."""
         total = min(self.total, (until or self.config.env_steps) // self.config.envs)
         names = ", ".join(domain.name for domain in self.domains)
-        every = max(1, self.total // self.config.rungs)
-        checkpoint = max(1, every // CHECKPOINT_EVERY)
+        every = max(1, self.total // (self.config.rungs * CHECKPOINTS))
         done = self.vector_step * self.config.envs
         with Work(f"SAC on {names}", total * self.config.envs, "steps", done=done) as work:
             while self.vector_step < total:
@@ -118,9 +120,9 @@ class OnlineSac:
                 self._learn()
                 self.vector_step += 1
                 note = ""
-                if self.vector_step % every == 0:
+                if self._is_rung(self.vector_step):
                     note = "returns " + " ".join(f"{mean:,.0f}" for mean in self._keep_rung())
-                if self.vector_step % (every if note else checkpoint * 5) == 0:
+                if note or self.vector_step % every == 0:
                     self._checkpoint()
                 work.advance(self.config.envs, note)
         self._checkpoint()
@@ -129,15 +131,24 @@ class OnlineSac:
     def ladders(self) -> list[Ladder]:
         """The policies kept so far, one ladder a domain."""
         provenance: Json = {"algorithm": "sac", "config": to_json(self.config)}
+        names = list(self.kept[0]) if self.kept else []
         return [
             Ladder(
                 domain,
                 tuple(self.rungs[k]),
-                {name: torch.stack([kept[name][k] for kept in self.kept]) for name in self.kept[0]},
+                {name: torch.stack([kept[name][k] for kept in self.kept]) for name in names},
                 {**provenance, "seed": self.sizes.seeds[k]},
             )
             for k, domain in enumerate(self.domains)
         ]
+
+    def _is_rung(self, step: int) -> bool:
+        """Whether a policy is kept after so many vector steps: evenly spaced, the last at the end.
+
+        A training of fewer steps than rungs keeps one a step.
+        """
+        rungs = self.config.rungs
+        return step * rungs // self.total > (step - 1) * rungs // self.total
 
     def _act(self) -> None:
         """Step every simulation once and record what it gave."""
@@ -208,19 +219,6 @@ class OnlineSac:
             alive = alive[~(step.terminated | step.truncated)]
         simulation.close()
         return returns
-
-    def _claim(self, seed: int) -> None:
-        """Take the folder, or make sure that it is this very training's."""
-        facts = {"domains": to_json(self.domains), "config": to_json(self.config), "seed": seed}
-        path = self.folder / "config.json"
-        if path.is_file():
-            if json.loads(path.read_text()) != json.loads(json.dumps(facts)):
-                raise UserError(f"{self.folder} holds another training; choose another folder.")
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps({**facts}, indent=1))
-        partial.replace(path)
 
     def _checkpoint(self) -> None:
         for records in self.records:

@@ -1,11 +1,13 @@
-"""How long work reports itself: a live bar on a terminal, plain lines elsewhere."""
+"""How long work reports itself: a live panel on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -38,40 +41,47 @@ class Work:
     def __init__(self, title: str, total: int, unit: str, *, done: int = 0) -> None:
         self.title, self.total, self.unit, self.done = title, total, unit, done
         self._start, self._from, self._last = time.monotonic(), done, time.monotonic()
-        self._live = Progress(
+        self._note = ""
+        self._bar = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn(f"{unit}, {{task.fields[rate]}}/s"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
             console=console,
-            disable=not console.is_terminal,
+            auto_refresh=False,
         )
-        self._task = self._live.add_task(title, total=total, completed=done, rate="-", note="")
+        self._task = self._bar.add_task(title, total=total, completed=done, rate="-")
+        self._live = Live(
+            console=console, get_renderable=self._panel, refresh_per_second=4, transient=False
+        )
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count what was done, with a short note on how it goes."""
         self.done += count
+        self._note = note or self._note
         now = time.monotonic()
         rate = (self.done - self._from) / max(now - self._start, 1e-9)
-        fields: dict[str, Any] = {"rate": f"{rate:,.0f}" if rate >= 10 else f"{rate:.2f}"}
-        if note:
-            fields["note"] = note
-        self._live.update(self._task, completed=self.done, **fields)
+        shown = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2f}"
+        fields: dict[str, Any] = {"rate": shown}
+        self._bar.update(self._task, completed=self.done, **fields)
         if not console.is_terminal and now - self._last >= PLAIN_LINE_EVERY_S:
             self._last = now
-            left = (self.total - self.done) / max(rate, 1e-9)
-            line = f"{self.title}: {self.done:,}/{self.total:,} {self.unit}, {fields['rate']}/s"
-            console.print(
-                f"{line}, {_clock(left)} left{', ' + note if note else ''}", soft_wrap=True
-            )
+            left = _clock((self.total - self.done) / max(rate, 1e-9))
+            line = f"{self.title}: {self.done:,}/{self.total:,} {self.unit}, {shown}/s, {left} left"
+            notice(f"{line}, {self._note}" if self._note else line)
+
+    def _panel(self) -> Panel:
+        """What the terminal shows: the bar, and under it how the work goes."""
+        return Panel(
+            Group(self._bar, Text(self._note or " ")), title=self.title, title_align="left"
+        )
 
     def __enter__(self) -> Work:
-        """Show the bar."""
-        self._live.start()
+        """Show the panel."""
+        if console.is_terminal:
+            self._live.start()
         return self
 
     def __exit__(
@@ -80,13 +90,18 @@ class Work:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave the bar as it stands."""
-        self._live.stop()
+        """Leave the panel as it stands; off a terminal, say that the work is done."""
+        if console.is_terminal:
+            self._live.stop()
+        elif kind is None:
+            spent = _clock(time.monotonic() - self._start)
+            line = f"{self.title}: {self.done:,} {self.unit} in {spent}"
+            notice(f"{line}, {self._note}" if self._note else line)
 
 
 def notice(text: str) -> None:
     """Say one thing to the user, beside the results."""
-    console.print(text, highlight=False, soft_wrap=True)
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _clock(seconds: float) -> str:

@@ -51,29 +51,14 @@ class RunFolder:
 
     def __init__(self, path: Path, config: Json) -> None:
         self.path = path
-        kept = path / "config.json"
-        config = json.loads(json.dumps(config))
-        if kept.is_file():
-            difference = _difference(read_json(kept), config)
-            if difference:
-                raise UserError(
-                    f"{path} holds a run with another {difference}; choose another --out, or "
-                    "repeat the command that made it to resume it."
-                )
-        elif path.exists() and (path.is_file() or any(path.iterdir())):
-            raise UserError(f"{path} is not empty and holds no run; choose another --out.")
-        path.mkdir(parents=True, exist_ok=True)
-        write_json(kept, config)
+        claim(path, config)
         write_json(path / "provenance.json", provenance())
         self._events: SummaryWriter | None = None
 
     def truncate(self, update: int) -> None:
         """Forget what was logged after an update, since it is about to happen again."""
         for name in ("metrics.jsonl", "evaluations.jsonl"):
-            path = self.path / name
-            rows = [row for row in read_rows(path) if row["update"] <= update]
-            if path.is_file():
-                write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+            forget(self.path / name, "update", update)
         self._events = SummaryWriter(str(self.path), purge_step=update + 1)
 
     def log(self, name: str, update: int, row: Mapping[str, Any]) -> None:
@@ -96,6 +81,33 @@ class RunFolder:
         """Close the event file."""
         if self._events is not None:
             self._events.close()
+
+
+def claim(path: Path, config: Json) -> None:
+    """Take a folder for the run of this configuration, or make sure that it is that very run's.
+
+    Raises:
+        UserError: The folder holds a run with another configuration, or something else.
+    """
+    kept = path / "config.json"
+    config = json.loads(json.dumps(config))
+    if kept.is_file():
+        difference = _difference(read_json(kept), config)
+        if difference:
+            raise UserError(
+                f"{path} holds a run with another {difference}; choose another --out, or repeat "
+                "the command that made it to resume it."
+            )
+    elif path.exists() and (path.is_file() or any(path.iterdir())):
+        raise UserError(f"{path} is not empty and holds no run; choose another --out.")
+    write_json(kept, config)
+
+
+def forget(path: Path, key: str, last: int) -> None:
+    """Drop the rows of a JSONL file that come after the last one, by a number in each."""
+    if path.is_file():
+        rows = [row for row in read_rows(path) if row[key] <= last]
+        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def read_rows(path: Path) -> list[Json]:
@@ -203,11 +215,13 @@ def load_checkpoint(folder: Path) -> tuple[weights.Tensors, Json] | None:
     return weights.load(path) if path.is_file() else None
 
 
-def diverged(folder: Path, what: str, update: int) -> UserError:
-    """Build the error for a training whose numbers are no numbers any more."""
+def diverged(folder: Path, names: list[str], update: int) -> UserError:
+    """Build the error for a training whose losses, or weights, are no numbers any more."""
     kept = checkpoint_path(folder)
     where = f"the last good checkpoint is {kept}" if kept.is_file() else "nothing was kept"
-    return UserError(f"Training diverged: {what} after {update:,} updates; {where}.")
+    return UserError(
+        f"Training diverged: {', '.join(names)} not finite after {update:,} updates; {where}."
+    )
 
 
 def _difference(old: Any, new: Any, path: str = "") -> str:

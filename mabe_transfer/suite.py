@@ -68,6 +68,7 @@ class SuiteEnv(gymnasium.Env[Floats, Actions], EzPickle):
         self._size = (width, height)
         self._renderer: Any = None
         self._random = np.random.RandomState(0)
+        self._seeded = False
         self._task_env = load(self.domain.robot, self._random)
         self._model: mujoco.MjModel | None = None
         self._left: dict[str, Floats] = {}
@@ -100,8 +101,9 @@ class SuiteEnv(gymnasium.Env[Floats, Actions], EzPickle):
     ) -> tuple[Floats, dict[str, Any]]:
         """Start an episode; the same seed starts the same one."""
         super().reset(seed=seed)
-        if seed is not None:
+        if seed is not None or not self._seeded:
             self._random.seed(int(self.np_random.integers(2**32)))
+            self._seeded = True
         self._task_env.reset()
         if self._shift():
             self._task_env.physics.forward()

@@ -230,9 +230,9 @@ class Trainer:
     def _log(self, learner: Learner) -> str:
         """Write a row of metrics; gives a short note on how it goes."""
         row = learner.take_means()
-        for name, values in row.items():
-            if not np.isfinite(values).all():
-                raise runs.diverged(self.folder.path, f"{name} is {values}", learner.updates)
+        bad = [name for name, values in row.items() if not np.isfinite(values).all()]
+        if bad:
+            raise runs.diverged(self.folder.path, bad, learner.updates)
         self.folder.log("metrics", learner.updates, row)
         shown = [name for name in ("value", "kl", "beta", "entropy") if name in row]
         return ", ".join(f"{name} {np.mean(row[name]):.3g}" for name in shown)
@@ -240,7 +240,7 @@ class Trainer:
     def _require_finite(self, learner: Learner) -> None:
         """Refuse to look at, or to keep, what has diverged since the last row of metrics."""
         if (name := learner.not_finite()) is not None:
-            raise runs.diverged(self.folder.path, f"{name} is not finite", learner.updates)
+            raise runs.diverged(self.folder.path, [name], learner.updates)
 
     def _evaluate(self, act: evaluate.Act, update: int) -> float:
         """Play whole episodes in the target; log each seed's mean return."""

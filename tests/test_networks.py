@@ -105,8 +105,8 @@ def test_stack_is_its_perceptrons_evaluated_one_by_one() -> None:
 
 def test_initial_weights_lie_within_the_root_of_the_fan_in() -> None:
     stack = StackedMlp((16, 64, 1), [generator(0, "x", CPU)])
-    assert 0.24 < float(stack.weights[0].abs().max()) <= 0.25
-    assert 0.11 < float(stack.weights[1].abs().max()) <= 0.125
+    assert 0.24 < float(stack.weights[0].detach().abs().max()) <= 0.25
+    assert 0.11 < float(stack.weights[1].detach().abs().max()) <= 0.125
 
 
 def test_every_critic_sees_its_own_seed_s_batch() -> None:
@@ -145,7 +145,7 @@ def test_no_two_streams_are_the_same() -> None:
 
 def test_critics_of_one_seed_differ() -> None:
     weights = Critics(sizes(0), (8,), 2, "critics").body.weights[0]
-    assert float((weights[0] - weights[1]).abs().mean()) > 0.1
+    assert float((weights[0] - weights[1]).detach().abs().mean()) > 0.1
 
 
 def test_seed_starts_with_the_same_weights_alone_and_among_five() -> None:
@@ -176,7 +176,7 @@ def test_block_of_draws_does_not_change_the_numbers() -> None:
 
 def test_integers_of_each_seed_stay_below_its_own_bound() -> None:
     drawn = Streams(sizes(0, 1), "x").integers([2, 50], 400)
-    assert drawn[0].unique().tolist() == [0, 1]
+    assert set(drawn[0].tolist()) == {0, 1}
     assert 40 < int(drawn[1].max()) < 50
 
 

@@ -88,6 +88,11 @@ def test_unseeded_resets_differ() -> None:
     assert np.abs(first - second).max() > 1e-3
 
 
+def test_environments_without_a_seed_differ() -> None:
+    first, second = (make("dmc-hopper-hop").reset()[0] for _ in range(2))
+    assert np.abs(first - second).max() > 1e-3
+
+
 def test_environment_passes_gymnasiums_check() -> None:
     check_env(gymnasium.make("mabe/dmc-cheetah-run-ice-v0").unwrapped, skip_render_check=True)
 

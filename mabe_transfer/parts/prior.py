@@ -141,8 +141,9 @@ class BehaviourPrior:
             torch.autograd.backward(loss)
             adam.step()
             likelihood = likelihood.lerp(log_prob.detach().mean(-1), 0.01)
-            if update % REPORT_EVERY == 0:
-                report(REPORT_EVERY, f"log-likelihood {float(likelihood.mean()):.2f}")
+            if update % REPORT_EVERY == 0 or update == self.config.updates:
+                new = (update - 1) % REPORT_EVERY + 1
+                report(new, f"log-likelihood {float(likelihood.mean()):.2f}")
         return {"likelihood": float(likelihood.mean())}
 
     def state(self) -> dict[str, Tensor]:

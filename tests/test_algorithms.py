@@ -1,0 +1,184 @@
+"""Rows of parts: each is the composition that the paper names, and nonsense is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mabe_transfer.algorithms import (
+    ALGORITHMS,
+    BC,
+    BRAC_V,
+    MABE,
+    MOPO,
+    SAC,
+    Algorithm,
+    Imitation,
+    algorithm,
+)
+from mabe_transfer.config import from_json, to_json, with_overrides
+from mabe_transfer.errors import UserError
+from mabe_transfer.parts.dynamics import Ensemble
+from mabe_transfer.parts.prior import Adaptive, Advantage, Fit, NormalisedQ, Unweighted
+from mabe_transfer.parts.regulariser import Entropy, ExplicitKl
+from mabe_transfer.parts.rollouts import Rollouts
+from mabe_transfer.parts.sac import Sac
+from mabe_transfer.parts.uncertainty import StdPenalty
+
+# policy, regulariser, dynamics, prior, uncertainty, starts from the prior, policy regularisation
+TABLE: dict[str, tuple[Any, ...]] = {
+    "bc": (Imitation, None, None, Unweighted, None, False, "implicit KL"),
+    "sac": (Sac, Entropy, None, None, None, False, "none"),
+    "brac-v": (Sac, ExplicitKl, None, Unweighted, None, False, "explicit KL"),
+    "mopo": (Sac, Entropy, Ensemble, None, StdPenalty, False, "none"),
+    "mabe": (Sac, ExplicitKl, Ensemble, Adaptive, None, True, "explicit KL"),
+    "mabe-uncertainty": (Sac, ExplicitKl, Ensemble, Adaptive, StdPenalty, True, "explicit KL"),
+    "mabe-advantage": (Sac, ExplicitKl, Ensemble, Adaptive, None, True, "explicit KL"),
+    "mabe-flat-prior": (Sac, ExplicitKl, Ensemble, Unweighted, None, True, "explicit KL"),
+    "mabe-no-rl": (Imitation, None, None, Adaptive, None, False, "implicit KL"),
+    "mabe-no-prior": (Sac, Entropy, Ensemble, None, StdPenalty, False, "none"),
+    "mopo-from-prior": (Sac, Entropy, Ensemble, Adaptive, StdPenalty, True, "implicit KL"),
+}
+
+
+def kind(part: object) -> type | None:
+    return None if part is None else type(part)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_row_is_made_of_the_parts_of_its_table(name: str) -> None:
+    row = ALGORITHMS[name]
+    found = (
+        kind(row.policy),
+        kind(row.regulariser),
+        kind(row.dynamics),
+        kind(row.prior),
+        kind(row.uncertainty),
+        row.start_from_prior,
+        row.policy_regularisation,
+    )
+    assert found == TABLE[name]
+    assert (row.rollouts is None) == (row.dynamics is None)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_row_goes_by_its_own_name_and_says_where_it_is_from(name: str) -> None:
+    row = algorithm(name)
+    assert row.name == name
+    assert row.paper
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_row_goes_through_json(name: str) -> None:
+    text = json.dumps(to_json(ALGORITHMS[name]), allow_nan=False)
+    assert from_json(Algorithm, json.loads(text), name) == ALGORITHMS[name]
+
+
+def test_unknown_row_is_refused_with_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"no algorithm 'mape'.*Did you mean 'mabe'\?"):
+        algorithm("mape")
+
+
+# -- differences between rows --------------------------------------------------------------------
+
+
+def test_mabe_without_prior_and_with_uncertainty_is_mopo() -> None:
+    row = replace(
+        MABE,
+        name="mopo",
+        paper=MOPO.paper,
+        prior=None,
+        start_from_prior=False,
+        regulariser=Entropy(),
+        uncertainty=StdPenalty(),
+    )
+    assert row == MOPO
+
+
+def test_mabe_without_prior_is_defined_as_mopo() -> None:
+    assert replace(ALGORITHMS["mabe-no-prior"], name="mopo") == MOPO
+
+
+def test_mabe_without_rl_is_its_prior() -> None:
+    assert ALGORITHMS["mabe-no-rl"].prior == MABE.prior
+
+
+def test_mopo_without_model_is_sac() -> None:
+    row = replace(MOPO, dynamics=None, rollouts=None, uncertainty=None)
+    assert replace(row, name=SAC.name, paper=SAC.paper) == SAC
+
+
+def test_brac_without_prior_is_sac() -> None:
+    row = replace(BRAC_V, prior=None, regulariser=Entropy())
+    assert replace(row, name=SAC.name, paper=SAC.paper) == SAC
+
+
+def test_brac_s_prior_alone_is_behaviour_cloning() -> None:
+    row = replace(BRAC_V, policy=Imitation(), regulariser=None)
+    assert replace(row, name=BC.name, paper=BC.paper) == BC
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("mabe-uncertainty", {"uncertainty": StdPenalty()}),
+        ("mabe-advantage", {"prior": Adaptive(weighting=Advantage())}),
+        ("mabe-flat-prior", {"prior": Unweighted()}),
+    ],
+)
+def test_ablation_differs_from_mabe_in_one_column(name: str, changes: dict[str, Any]) -> None:
+    assert replace(MABE, name=name, **changes) == ALGORITHMS[name]
+
+
+def test_mabe_weighs_as_the_paper_does() -> None:
+    assert MABE.prior == Adaptive(weighting=NormalisedQ())
+
+
+# -- rows that make no sense ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("row", "changes", "message"),
+    [
+        (SAC, {"regulariser": ExplicitKl()}, "regulariser ExplicitKl needs a prior"),
+        (BC, {"prior": None}, "policy Imitation needs a prior"),
+        (BC, {"regulariser": Entropy()}, "policy Imitation takes no regulariser"),
+        (
+            BC,
+            {"dynamics": Ensemble(), "rollouts": Rollouts()},
+            "policy Imitation takes no dynamics",
+        ),
+        (SAC, {"start_from_prior": True}, "start_from_prior needs a prior"),
+        (BC, {"start_from_prior": True}, "start_from_prior needs policy Sac"),
+        (
+            MABE,
+            {"prior": Unweighted(fit=Fit(hidden=(8,)))},
+            "start_from_prior needs policy Sac, with the prior's hidden widths",
+        ),
+        (SAC, {"regulariser": None}, "policy Sac needs a regulariser"),
+        (SAC, {"uncertainty": StdPenalty()}, "uncertainty needs dynamics"),
+        (SAC, {"dynamics": Ensemble()}, "dynamics and rollouts go together"),
+        (SAC, {"rollouts": Rollouts()}, "dynamics and rollouts go together"),
+        (
+            MOPO,
+            {"rollouts": Rollouts(prior_start_share=0.5)},
+            "rollouts from the prior's states need a prior",
+        ),
+    ],
+)
+def test_row_that_makes_no_sense_is_refused_with_both_columns(
+    row: Algorithm, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=f"^The row '{row.name}' makes no sense: {message}"):
+        replace(row, **changes)
+
+
+def test_override_of_a_row_is_checked_like_a_row() -> None:
+    with pytest.raises(UserError, match="with the prior's hidden widths"):
+        with_overrides(MABE, {"policy.hidden": "[64, 64]"})
+    both = with_overrides(MABE, {"rollouts.horizon": "1", "regulariser.target": "none"})
+    assert both.rollouts == Rollouts(horizon=1)
+    assert both.regulariser == ExplicitKl(target=None)

@@ -1,0 +1,183 @@
+"""Every loss and target against numbers worked by hand, and the divergence against two others."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from mabe_transfer import losses
+from mabe_transfer.networks import SquashedNormal
+
+
+def squashed(mean: list[float], log_std: list[float]) -> SquashedNormal:
+    return SquashedNormal(torch.tensor(mean), torch.tensor(log_std))
+
+
+# -- the divergence ------------------------------------------------------------------------------
+
+
+def test_divergence_of_a_distribution_from_itself_is_zero() -> None:
+    policy = squashed([0.3, -2.0], [-1.0, 0.5])
+    assert float(losses.gaussian_kl(policy, policy)) == pytest.approx(0.0, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("policy", "prior", "expected"),
+    [
+        # log(s_p / s_q) + (s_q^2 + (m_q - m_p)^2) / (2 s_p^2) - 1/2
+        (([1.0], [0.0]), ([0.0], [0.0]), 0.5),
+        (([0.0], [0.0]), ([0.0], [math.log(2.0)]), math.log(2.0) + 1.0 / 8.0 - 0.5),
+        (([0.0], [math.log(2.0)]), ([0.0], [0.0]), -math.log(2.0) + 2.0 - 0.5),
+        (([3.0], [0.0]), ([1.0], [math.log(2.0)]), math.log(2.0) + 5.0 / 8.0 - 0.5),
+        (([1.0, 3.0], [0.0, 0.0]), ([0.0, 3.0], [0.0, 0.0]), 0.5),
+    ],
+)
+def test_divergence_is_its_formula(
+    policy: tuple[list[float], list[float]], prior: tuple[list[float], list[float]], expected: float
+) -> None:
+    found = losses.gaussian_kl(squashed(*policy), squashed(*prior))
+    assert float(found) == pytest.approx(expected, abs=1e-6)
+
+
+def test_divergence_is_the_mean_log_ratio_of_squashed_samples() -> None:
+    policy = squashed([0.4, -0.3], [-1.0, -0.7])
+    prior = squashed([0.1, 0.1], [-0.6, -0.9])
+    noise = torch.randn(100_000, 2, generator=torch.Generator().manual_seed(0))
+    action, log_prob = policy.sample(noise)
+    ratio = log_prob - prior.log_prob(action)
+    error = float(ratio.std()) / math.sqrt(100_000)
+    assert float(losses.gaussian_kl(policy, prior)) == pytest.approx(
+        float(ratio.mean()), abs=4.0 * error
+    )
+
+
+def test_divergence_does_not_change_under_tanh() -> None:
+    """By quadrature over actions, where the densities carry the squash, in one dimension."""
+    policy, prior = squashed([0.2], [-1.0]), squashed([-0.1], [-0.5])
+    action = torch.linspace(-0.999, 0.999, 100_001)[:, None]
+    here, there = policy.log_prob(action), prior.log_prob(action)
+    integral = torch.trapezoid(here.exp() * (here - there), action[:, 0])
+    assert float(losses.gaussian_kl(policy, prior)) == pytest.approx(float(integral), abs=1e-3)
+
+
+def test_divergence_is_of_the_policy_from_the_prior_and_not_the_reverse() -> None:
+    narrow, wide = squashed([0.0], [-2.0]), squashed([0.0], [0.0])
+    assert float(losses.gaussian_kl(narrow, wide)) < float(losses.gaussian_kl(wide, narrow))
+
+
+# -- targets and steps ---------------------------------------------------------------------------
+
+
+def test_soft_target_is_reward_plus_discounted_value_less_penalty() -> None:
+    found = losses.soft_target(
+        torch.tensor([[1.0, 2.0]]),
+        torch.tensor([[0.5, 0.0]]),
+        torch.tensor([[10.0, 10.0]]),
+        torch.tensor([[4.0, 4.0]]),
+    )
+    assert found.tolist() == [[4.0, 2.0]]
+
+
+def test_td_loss_is_half_the_mean_square_of_every_critic() -> None:
+    value = torch.tensor([[[1.0, 3.0], [0.0, 0.0]], [[5.0, 5.0], [1.0, 2.0]]])  # [S, C, B]
+    target = torch.tensor([[1.0, 1.0], [5.0, 2.0]])
+    # seed 0: (0 + 4) / 4, (1 + 1) / 4; seed 1: (0 + 9) / 4, (16 + 0) / 4
+    assert losses.td_loss(value, target).tolist() == [[1.0, 0.5], [2.25, 4.0]]
+
+
+def test_actor_loss_is_the_mean_penalty_less_the_mean_value() -> None:
+    value, penalty = torch.tensor([[1.0, 3.0]]), torch.tensor([[0.5, 1.5]])
+    assert losses.actor_loss(value, penalty).tolist() == [-1.0]
+
+
+def test_dual_step_is_minus_the_weight_times_the_excess() -> None:
+    log_weight = torch.tensor([math.log(2.0), 0.0])
+    found = losses.dual_step(log_weight, torch.tensor([3.0, 0.5]), 1.0)
+    assert found.tolist() == pytest.approx([-4.0, 0.5])
+
+
+@pytest.mark.parametrize(("divergence", "direction"), [(3.0, 1.0), (0.2, -1.0)])
+def test_descent_on_the_dual_step_raises_the_weight_of_a_broken_constraint(
+    divergence: float, direction: float
+) -> None:
+    log_weight = torch.zeros(1, requires_grad=True)
+    loss = losses.dual_step(log_weight, torch.tensor([divergence]), 1.0).sum()
+    (gradient,) = torch.autograd.grad(loss, (log_weight,))
+    assert float(-gradient * direction) > 0.0
+
+
+# -- likelihoods ---------------------------------------------------------------------------------
+
+
+def test_weighted_likelihood_normalises_the_weights_to_mean_one() -> None:
+    log_prob = torch.tensor([[-1.0, -2.0], [-1.0, -2.0]])
+    weight = torch.tensor([[1.0, 3.0], [5.0, 5.0]])
+    # seed 0: weights 0.5 and 1.5: (0.5 + 3) / 2; seed 1: weights 1: 1.5
+    assert losses.weighted_likelihood(log_prob, weight).tolist() == [1.75, 1.5]
+
+
+def test_weighted_likelihood_does_not_change_with_the_scale_of_the_weights() -> None:
+    log_prob = torch.tensor([[-1.0, -2.0, -4.0]])
+    weight = torch.tensor([[1.0, 0.5, 3.0]])
+    one = losses.weighted_likelihood(log_prob, weight)
+    torch.testing.assert_close(losses.weighted_likelihood(log_prob, 1e6 * weight), one)
+
+
+def test_gaussian_nll_is_half_the_scaled_error_plus_the_log_variance() -> None:
+    mean = torch.tensor([[[0.0, 1.0]], [[0.0, 0.0]]])  # [M, B, D]
+    log_variance = torch.tensor([[[0.0, math.log(4.0)]], [[0.0, 0.0]]])
+    target = torch.tensor([[[2.0, 3.0]], [[1.0, 1.0]]])
+    # member 0: (4 + 0, 4/4 + log 4) / 2, mean of the two
+    expected = [0.5 * (4.0 + 1.0 + math.log(4.0)) / 2.0, 0.5]
+    assert losses.gaussian_nll(mean, log_variance, target).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("shift", [-0.2, 0.2])
+def test_gaussian_nll_is_least_at_the_true_mean_and_variance(shift: float) -> None:
+    samples = 1.5 + 0.5 * torch.randn(1, 20_000, 1, generator=torch.Generator().manual_seed(0))
+    mean, log_variance = samples.mean(), samples.var(correction=0).log()
+
+    def loss(mean: Tensor, log_variance: Tensor) -> float:
+        shape = samples.shape
+        return float(losses.gaussian_nll(mean.expand(shape), log_variance.expand(shape), samples))
+
+    least = loss(mean, log_variance)
+    assert loss(mean + shift, log_variance) > least
+    assert loss(mean, log_variance + shift) > least
+
+
+def test_expectile_weighs_what_lies_above_by_the_expectile() -> None:
+    error = torch.tensor([[2.0, -1.0]])  # target minus prediction
+    # (0.9 * 4 + 0.1 * 1) / 2
+    assert losses.expectile_loss(error, 0.9).tolist() == pytest.approx([1.85])
+
+
+def test_expectile_of_one_half_is_half_the_square() -> None:
+    assert losses.expectile_loss(torch.tensor([[2.0, -2.0]]), 0.5).tolist() == [2.0]
+
+
+@pytest.mark.parametrize(("expectile", "expected"), [(0.5, 0.5), (0.8, 0.8)])
+def test_expectile_of_a_coin_is_its_minimum(expectile: float, expected: float) -> None:
+    """Of 0 and 1 with equal chances: t (1 - v) = (1 - t) v, so v = t."""
+    value = torch.linspace(0.0, 1.0, 1001)[:, None]
+    error = torch.cat((0.0 - value, 1.0 - value), dim=1)
+    best = losses.expectile_loss(error, expectile).argmin()
+    assert float(value[best]) == pytest.approx(expected, abs=1e-3)
+
+
+# -- shapes --------------------------------------------------------------------------------------
+
+
+def test_column_where_a_row_is_meant_is_refused() -> None:
+    row, column = torch.zeros(2, 4), torch.zeros(2, 4, 1)
+    with pytest.raises(AssertionError):
+        losses.soft_target(row, row, column, row)
+    with pytest.raises(AssertionError):
+        losses.actor_loss(row, column)
+    with pytest.raises(AssertionError):
+        losses.td_loss(torch.zeros(2, 3, 4), torch.zeros(2, 3))
+    with pytest.raises(AssertionError):
+        losses.weighted_likelihood(row, column)

@@ -1,0 +1,282 @@
+"""Rows that must be one another: bit for bit, with one seed, after twenty updates.
+
+A part that is switched off leaves every other part's random stream untouched, so that what is left
+is exactly the smaller algorithm.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mabe_transfer.algorithms import BRAC_V, MABE, MOPO, SAC, Algorithm
+from mabe_transfer.learner import Learner, Parts, prior_act
+from mabe_transfer.networks import Sizes
+from mabe_transfer.parts.dynamics import Ensemble, EnsembleModel
+from mabe_transfer.parts.prior import Adaptive, BehaviourPrior, Fit, NormalisedQ, Unweighted
+from mabe_transfer.parts.regulariser import Entropy, ExplicitKl
+from mabe_transfer.parts.rollouts import Rollouts
+from mabe_transfer.parts.sac import Sac
+from mabe_transfer.parts.uncertainty import StdPenalty
+
+UPDATES = 20
+POLICY = Sac(hidden=(16,))
+FIT = Fit(updates=10, batch=16, hidden=(16,))
+MODEL = Ensemble(members=3, elites=2, hidden=(16,), batch=64, max_epochs=2)
+ROLLOUTS = Rollouts(horizon=2, starts=20, every=5, kept=2, real_share=0.25)
+
+
+class Ring:
+    """A task that ends beyond +-3 in the first dimension and clips at +-5."""
+
+    def terminated(self, state: Tensor) -> Tensor:
+        return state[..., 0].abs() > 3.0
+
+    def clip(self, observation: Tensor) -> Tensor:
+        return observation.clamp(-5.0, 5.0)
+
+
+def rows(count: int, seed: int) -> Tensor:
+    """Packed transitions of two observations and one action."""
+    generator = torch.Generator().manual_seed(seed)
+    state = torch.randn(count, 2, generator=generator)
+    action = torch.tanh(torch.randn(count, 1, generator=generator))
+    after = 0.9 * state + 0.5 * action
+    terminal = (after[:, :1].abs() > 3.0).float()
+    return torch.cat((state, action, -state[:, :1].abs(), after, terminal), 1)
+
+
+REAL, DEMONSTRATED = rows(200, 0), rows(150, 1)
+
+
+def fitted_prior(row: Algorithm, sizes: Sizes) -> BehaviourPrior | None:
+    if row.prior is None:
+        return None
+    prior = row.prior.build(sizes)
+    prior.fit(DEMONSTRATED)
+    return prior
+
+
+def fitted_model(row: Algorithm, sizes: Sizes) -> EnsembleModel | None:
+    if row.dynamics is None:
+        return None
+    model = row.dynamics.build(sizes)
+    model.fit(REAL)
+    return model
+
+
+def learner(row: Algorithm, *seeds: int) -> Learner:
+    sizes = Sizes(seeds=seeds or (0,), observation=2, action=1)
+    prior, model = fitted_prior(row, sizes), fitted_model(row, sizes)
+    demonstrated = None if prior is None else DEMONSTRATED
+    return Learner(Parts(row, sizes, cast("Any", Ring()), REAL, demonstrated, model, prior), 32)
+
+
+def after_updates(row: Algorithm, *seeds: int) -> dict[str, Tensor]:
+    """Policy, critics and their targets after the updates."""
+    found = learner(row, *seeds)
+    for _ in range(UPDATES):
+        found.step()
+    names = ("policy/policy/", "policy/critics/", "policy/targets/")
+    return {name: t for name, t in found.state().items() if name.startswith(names)}
+
+
+def small(row: Algorithm, **changes: Any) -> Algorithm:
+    """A row with small networks and short rollouts."""
+    parts: dict[str, Any] = {"policy": POLICY}
+    if row.dynamics is not None:
+        parts |= {"dynamics": MODEL, "rollouts": ROLLOUTS}
+    if row.prior is not None:
+        parts["prior"] = replace(row.prior, fit=FIT)
+    return replace(row, **parts | changes)
+
+
+def assert_same(one: Algorithm, other: Algorithm) -> None:
+    left, right = after_updates(one), after_updates(other)
+    assert left.keys() == right.keys()
+    for name, tensor in left.items():
+        assert torch.equal(tensor, right[name]), name
+
+
+NO_ENTROPY = Entropy(initial=0.0, automatic=False)
+SMALL_SAC = small(SAC)
+
+
+def test_updates_change_the_policy() -> None:
+    before = learner(SMALL_SAC).state()["policy/policy/body.weights.0"]
+    assert not torch.equal(before, after_updates(SMALL_SAC)["policy/policy/body.weights.0"])
+
+
+def test_brac_with_weight_zero_is_sac_without_entropy() -> None:
+    brac = small(BRAC_V, regulariser=ExplicitKl(weight=0.0))
+    assert_same(brac, small(SAC, regulariser=NO_ENTROPY))
+
+
+def test_brac_with_a_weight_is_not_sac() -> None:
+    brac = after_updates(small(BRAC_V, regulariser=ExplicitKl(weight=0.1)))
+    sac = after_updates(small(SAC, regulariser=NO_ENTROPY))
+    assert any(not torch.equal(brac[name], sac[name]) for name in sac)
+
+
+def test_mopo_on_real_data_only_is_sac() -> None:
+    assert_same(small(MOPO, rollouts=replace(ROLLOUTS, real_share=1.0)), SMALL_SAC)
+
+
+def test_mabe_with_weight_zero_on_real_data_only_is_sac_without_entropy() -> None:
+    mabe = small(
+        MABE,
+        regulariser=ExplicitKl(weight=0.0),
+        rollouts=replace(ROLLOUTS, real_share=1.0),
+        start_from_prior=False,
+    )
+    assert_same(mabe, small(SAC, regulariser=NO_ENTROPY))
+
+
+def test_mabe_on_real_data_only_is_brac_with_its_prior() -> None:
+    regulariser = ExplicitKl(target=0.5)
+    mabe = small(
+        MABE,
+        regulariser=regulariser,
+        rollouts=replace(ROLLOUTS, real_share=1.0),
+        start_from_prior=False,
+    )
+    assert_same(mabe, small(BRAC_V, regulariser=regulariser, prior=Adaptive(fit=FIT)))
+
+
+def test_uncertainty_with_weight_zero_is_none() -> None:
+    assert_same(small(MABE, uncertainty=StdPenalty(weight=0.0)), small(MABE, uncertainty=None))
+
+
+def test_uncertainty_with_a_weight_is_felt() -> None:
+    with_it = after_updates(small(MABE, uncertainty=StdPenalty(weight=1.0)))
+    without = after_updates(small(MABE))
+    assert any(not torch.equal(with_it[name], without[name]) for name in without)
+
+
+def test_mabe_with_weight_zero_from_scratch_is_mopo_without_entropy() -> None:
+    mabe = small(
+        MABE,
+        regulariser=ExplicitKl(weight=0.0),
+        uncertainty=StdPenalty(),
+        start_from_prior=False,
+    )
+    assert_same(mabe, small(MOPO, regulariser=NO_ENTROPY))
+
+
+def test_adaptive_prior_at_infinite_temperature_is_the_flat_prior() -> None:
+    sizes = Sizes(seeds=(0, 1), observation=2, action=1)
+    adaptive = Adaptive(fit=FIT, weighting=NormalisedQ(temperature=math.inf)).build(sizes)
+    flat = Unweighted(fit=FIT).build(sizes)
+    adaptive.fit(DEMONSTRATED)
+    flat.fit(DEMONSTRATED)
+    for name, tensor in flat.state().items():
+        assert torch.equal(tensor, adaptive.state()[name])
+
+
+def test_mabe_at_infinite_temperature_is_mabe_with_the_flat_prior() -> None:
+    infinite = Adaptive(fit=FIT, weighting=NormalisedQ(temperature=math.inf))
+    assert_same(small(MABE, prior=infinite), small(MABE, prior=Unweighted(fit=FIT)))
+
+
+def test_imitation_acts_as_the_mode_of_its_prior() -> None:
+    sizes = Sizes(seeds=(0, 1), observation=2, action=1)
+    prior = Unweighted(fit=FIT).build(sizes)
+    prior.fit(DEMONSTRATED)
+    observation = np.random.default_rng(0).standard_normal((2, 5, 2))
+    with torch.no_grad():
+        expected = prior.distribution(torch.from_numpy(observation).float()).mode().numpy()
+    acted = prior_act(prior, torch.device("cpu"))(observation)
+    np.testing.assert_array_equal(acted, expected)
+
+
+def test_policy_that_starts_from_the_prior_acts_as_it_does() -> None:
+    found = learner(small(MABE))
+    prior = found.parts.prior
+    assert prior is not None
+    observation = np.random.default_rng(0).standard_normal((1, 5, 2))
+    np.testing.assert_array_equal(
+        found.act(observation), prior_act(prior, torch.device("cpu"))(observation)
+    )
+
+
+def test_learning_leaves_the_prior_and_the_model_as_they_were_fitted() -> None:
+    found = learner(small(MABE, uncertainty=StdPenalty()))
+    assert found.parts.prior is not None
+    assert found.parts.model is not None
+    states = (found.parts.prior.state(), found.parts.model.state())
+    before = [{name: t.clone() for name, t in state.items()} for state in states]
+    for _ in range(UPDATES):
+        found.step()
+    for old, now in zip(
+        before, (found.parts.prior.state(), found.parts.model.state()), strict=True
+    ):
+        assert all(torch.equal(old[name], now[name]) for name in old)
+
+
+@pytest.mark.parametrize("row", [small(MABE, uncertainty=StdPenalty()), small(MOPO), small(BRAC_V)])
+def test_seed_learns_the_same_alone_and_among_three(row: Algorithm) -> None:
+    alone, among = after_updates(row, 5), after_updates(row, 3, 4, 5)
+    for name, tensor in alone.items():
+        its = among[name][-len(tensor) :]
+        torch.testing.assert_close(tensor, its, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("row", [small(MABE), small(MOPO), small(BRAC_V)])
+@pytest.mark.parametrize("at", [3, 5, 12])
+def test_learner_goes_on_exactly_from_its_state(row: Algorithm, at: int) -> None:
+    going = learner(row, 0, 7)
+    for _ in range(at):
+        going.step()
+    resumed = learner(row, 0, 7)
+    resumed.load_state({name: t.clone() for name, t in going.state().items()}, at)
+    for _ in range(UPDATES - at):
+        going.step()
+        resumed.step()
+    assert going.take_means() == resumed.take_means()
+    one, other = going.state(), resumed.state()
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name
+
+
+def test_batches_have_the_share_of_real_transitions_that_the_row_says() -> None:
+    found = learner(small(MOPO, rollouts=replace(ROLLOUTS, real_share=0.25)))
+    found.step()
+    known = {tuple(row) for row in REAL.tolist()}
+    drawn = found._sample()[0].tolist()
+    assert [tuple(row) in known for row in drawn] == [True] * 8 + [False] * 24
+
+
+def test_rollouts_start_from_the_prior_s_states_as_often_as_the_row_says() -> None:
+    found = learner(small(MABE, rollouts=replace(ROLLOUTS, prior_start_share=0.3)))
+    known = {tuple(row[:2]) for row in REAL.tolist()}
+    other = {tuple(row[:2]) for row in DEMONSTRATED.tolist()}
+    starts = [tuple(row) for row in found._starts()[0].tolist()]
+    assert sum(start in known for start in starts) == 14
+    assert sum(start in other for start in starts) == 6
+
+
+def test_means_are_over_the_steps_that_had_the_metric() -> None:
+    found = learner(small(MOPO))
+    values = [found.step() for _ in range(UPDATES)]
+    means = found.take_means()
+    rolled = [float(v["model_reward"]) for v in values if "model_reward" in v]
+    assert len(rolled) == 4
+    assert means["model_reward"] == pytest.approx([sum(rolled) / 4])
+    losses = [float(v["critic_loss"]) for v in values]
+    assert means["critic_loss"] == pytest.approx([sum(losses) / UPDATES])
+    assert found.take_means() == {}
+
+
+def test_state_with_a_number_that_is_none_is_named() -> None:
+    found = learner(SMALL_SAC)
+    assert found.not_finite() is None
+    with torch.no_grad():
+        found.policy.actor.body.weights[0][0, 0, 0] = math.nan
+    assert found.not_finite() == "policy/policy/body.weights.0"

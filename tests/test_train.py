@@ -1,0 +1,552 @@
+"""From two datasets to a run's folder: what is learned, what is kept, and how it goes on."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from mabe_transfer import collect as collecting
+from mabe_transfer import domains, evaluate, runs, weights
+from mabe_transfer.algorithms import BC, BRAC_V, MABE, MOPO, SAC, Algorithm
+from mabe_transfer.batched import Simulation
+from mabe_transfer.behaviour import RandomPolicy
+from mabe_transfer.errors import UserError
+from mabe_transfer.learner import Learner
+from mabe_transfer.parts.dynamics import Ensemble, EnsembleModel
+from mabe_transfer.parts.prior import Adaptive, BehaviourPrior, Fit, Unweighted
+from mabe_transfer.parts.rollouts import Rollouts
+from mabe_transfer.parts.sac import Sac
+from mabe_transfer.train import Result, Schedule, Trainer
+from mabe_transfer.transfer import Sources, sources
+from mabe_transfer.transitions import relabel
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mabe_transfer.domains import Domain
+
+FIT = Fit(updates=10, batch=32, hidden=(16, 16))
+TINY: dict[str, Any] = {"policy": Sac(hidden=(16, 16))}
+MODEL: dict[str, Any] = {
+    "dynamics": Ensemble(members=3, elites=2, hidden=(16,), batch=128, max_epochs=2),
+    "rollouts": Rollouts(horizon=2, starts=20, every=4, kept=2),
+}
+TINY_SAC = replace(SAC, **TINY)
+TINY_BC = replace(BC, prior=Unweighted(fit=FIT))
+TINY_BRAC = replace(BRAC_V, prior=Unweighted(fit=FIT), **TINY)
+TINY_MOPO = replace(MOPO, **TINY, **MODEL)
+TINY_MABE = replace(MABE, prior=Adaptive(fit=FIT), **TINY, **MODEL)
+SHORT = Schedule(updates=12, batch=16, evaluate_every=5, episodes=2, log_every=4)
+
+
+def short(name: str) -> Domain:
+    """A domain whose episodes end after 30 steps."""
+    base = domains.domain(name)
+    return replace(base, robot=replace(base.robot, max_episode_steps=30))
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Datasets of a random policy, by the name of their domain."""
+    root = tmp_path_factory.mktemp("stores")
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collecting, "BLOCK", 8)
+        for name in ("hopper", "hopper-ice-backward", "halfcheetah"):
+            store = collecting.collect(
+                short(name),
+                [collecting.Share(RandomPolicy(), 300, "random")],
+                seed=3,
+                location=root / f"{name}-random.zarr",
+                facts={"quality": "random", "behaviour": {}, "recipe": {}},
+                title=name,
+            )
+            found[name] = store.location
+    return found
+
+
+def found(stores: dict[str, str], row: Algorithm) -> Sources:
+    """The sources of a transfer from hopper to ice and backwards."""
+    prior = stores["hopper-ice-backward"] if row.prior is not None else None
+    return sources(row, stores["hopper"], prior, None)
+
+
+def trainer(stores: dict[str, str], row: Algorithm, folder: Path, **changes: Any) -> Trainer:
+    return Trainer(
+        row,
+        found(stores, row),
+        replace(SHORT, **changes),
+        seeds=(0, 4),
+        device=torch.device("cpu"),
+        folder=folder,
+    )
+
+
+def train(stores: dict[str, str], row: Algorithm, folder: Path, **changes: Any) -> Result:
+    return trainer(stores, row, folder, **changes).run()
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+# -- the target ----------------------------------------------------------------------------------
+
+
+def test_target_is_the_robot_and_physics_of_d1_with_the_task_of_d2(stores: dict[str, str]) -> None:
+    target = found(stores, MABE).target
+    assert target.name == "hopper-backward"
+    assert target.robot.max_episode_steps == 30
+
+
+def test_user_is_told_what_follows_from_the_data(stores: dict[str, str]) -> None:
+    first, one, two = found(stores, MABE).describe()
+    assert first == "Target domain: hopper-backward."
+    assert one.endswith("300 transitions of hopper, relabelled for the backward task.")
+    assert two.endswith("300 transitions of hopper-ice-backward.")
+
+
+def test_target_can_be_given(stores: dict[str, str]) -> None:
+    given = sources(MABE, stores["hopper"], stores["hopper-ice-backward"], "hopper-ice")
+    assert given.target.name == "hopper-ice"
+
+
+def test_prior_is_fitted_to_d1_where_there_is_no_d2(stores: dict[str, str]) -> None:
+    given = sources(MABE, stores["hopper"], None, None)
+    assert given.prior is given.dynamics
+    assert given.target.name == "hopper"
+
+
+def test_policy_learns_from_d2_where_there_is_no_d1(stores: dict[str, str]) -> None:
+    given = sources(BRAC_V, None, stores["hopper-ice-backward"], None)
+    assert given.real is given.prior
+    assert given.target.name == "hopper-ice-backward"
+
+
+def test_data_of_different_robots_is_refused(stores: dict[str, str]) -> None:
+    with pytest.raises(UserError, match=r"is of hopper, --prior .* of halfcheetah; a policy moves"):
+        sources(MABE, stores["hopper"], stores["halfcheetah"], None)
+
+
+def test_target_of_another_robot_is_refused(stores: dict[str, str]) -> None:
+    with pytest.raises(UserError, match="--target walker2d is another robot than"):
+        sources(SAC, stores["hopper"], None, "walker2d")
+
+
+@pytest.mark.parametrize(
+    ("row", "prior", "message"),
+    [
+        (MABE, True, "mabe fits a dynamics model: name its data with --dynamics"),
+        (MOPO, False, "mopo fits a dynamics model: name its data with --dynamics"),
+        (BC, False, "bc fits a behaviour prior: name its data with --prior"),
+        (SAC, False, "sac needs data: name it with --dynamics"),
+    ],
+)
+def test_missing_data_is_named(
+    stores: dict[str, str], row: Algorithm, prior: bool, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        sources(row, None, stores["hopper"] if prior else None, None)
+
+
+# -- relabelling ---------------------------------------------------------------------------------
+
+
+def test_relabelled_rewards_are_those_of_the_real_backward_environment(
+    stores: dict[str, str],
+) -> None:
+    given = found(stores, MABE)
+    data = given.relabelled(given.real)
+    assert data.qpos is not None
+    assert data.qvel is not None
+    env = gymnasium.make("Hopper-v5", forward_reward_weight=-1.0)
+    env.reset(seed=0)
+    real: Any = env.unwrapped
+    for row in range(0, 300, 7):
+        real.set_state(data.qpos[row], data.qvel[row])
+        _, reward, terminated, _, _ = env.step(data.actions[row])
+        # The recorder's solver and this one start from different guesses: equal to rounding.
+        assert float(data.rewards[row]) == pytest.approx(reward, abs=1e-5)
+        assert bool(data.terminals[row]) == terminated
+    env.close()
+
+
+def test_relabelled_rewards_are_those_of_the_batched_backward_simulation(
+    stores: dict[str, str],
+) -> None:
+    given = found(stores, MABE)
+    data = given.relabelled(given.real)
+    simulation = Simulation(given.target, len(data))
+    assert data.qpos is not None
+    assert data.qvel is not None
+    simulation.set_state(data.qpos, data.qvel)
+    reward = simulation.step(data.actions).reward
+    simulation.close()
+    np.testing.assert_allclose(data.rewards, reward, rtol=1e-6, atol=1e-6)
+
+
+def test_data_of_the_target_task_keeps_its_rewards(stores: dict[str, str]) -> None:
+    given = found(stores, MABE)
+    assert given.prior is not None
+    data = given.prior.store.load()
+    np.testing.assert_array_equal(given.relabelled(given.prior).rewards, data.rewards)
+    np.testing.assert_allclose(relabel(data, given.target.weights).rewards, data.rewards, atol=1e-6)
+
+
+def test_model_and_critics_see_the_relabelled_rewards(stores: dict[str, str]) -> None:
+    given = found(stores, MABE)
+    rows = given.rows(given.real, torch.device("cpu"))
+    assert rows.shape == (300, 11 + 3 + 1 + 11 + 1)
+    np.testing.assert_array_equal(rows[:, 14].numpy(), given.relabelled(given.real).rewards)
+    assert not np.array_equal(rows[:, 14].numpy(), given.real.store.load().rewards)
+
+
+# -- the run's folder ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", [TINY_SAC, TINY_BRAC, TINY_MOPO, TINY_MABE], ids=lambda r: r.name)
+def test_run_leaves_a_folder_that_says_everything(
+    stores: dict[str, str], row: Algorithm, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    result = train(stores, row, folder)
+    names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    names = {name for name in names if "events.out" not in name}
+    expected = {"config.json", "provenance.json", "metrics.jsonl", "evaluations.jsonl"}
+    expected |= {"status.json", "policy/policy.safetensors", "checkpoint/state.safetensors"}
+    if row.prior is not None:
+        expected.add("prior/prior.safetensors")
+    if row.dynamics is not None:
+        expected.add("dynamics/dynamics.safetensors")
+    assert names == expected
+    assert [r["update"] for r in lines(folder / "metrics.jsonl")] == [4, 8, 12]
+    assert [r["update"] for r in lines(folder / "evaluations.jsonl")] == [5, 10, 12]
+    config = runs.read_json(folder / "config.json")
+    assert config["row"]["name"] == row.name
+    assert config["seeds"] == [0, 4]
+    assert runs.read_json(folder / "status.json")["state"] == "complete"
+    assert result.per_seed.shape == (2,)
+    assert [update for update, _ in result.history] == [5, 10, 12]
+
+
+def test_evaluation_has_one_return_a_seed(stores: dict[str, str], tmp_path: Path) -> None:
+    result = train(stores, TINY_SAC, tmp_path / "run")
+    rows = lines(tmp_path / "run" / "evaluations.jsonl")
+    assert all(len(row["returns"]) == len(row["lengths"]) == 2 for row in rows)
+    np.testing.assert_allclose(result.per_seed, np.mean([row["returns"] for row in rows], axis=0))
+
+
+def test_result_is_the_mean_of_the_last_ten_evaluations(
+    stores: dict[str, str], tmp_path: Path
+) -> None:
+    result = train(stores, TINY_SAC, tmp_path / "run", evaluate_every=1, episodes=1)
+    rows = lines(tmp_path / "run" / "evaluations.jsonl")
+    assert len(rows) == 12
+    last = [row["returns"] for row in rows[-10:]]
+    np.testing.assert_allclose(result.per_seed, np.mean(last, axis=0))
+
+
+def test_no_episode_is_played_twice(
+    stores: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played: list[int] = []
+
+    def returns(act: Any, simulation: Any, *, groups: int, seed: int) -> tuple[Any, Any]:
+        played.extend(seed + episode for episode in range(simulation.size // groups))
+        return np.zeros((groups, 1)), np.ones((groups, 1), dtype=np.int64)
+
+    monkeypatch.setattr(evaluate, "returns", returns)
+    train(stores, TINY_BC, tmp_path / "bc", episodes=5)
+    train(stores, TINY_SAC, tmp_path / "sac", evaluate_every=1, episodes=5)
+    assert len(played) == 10 * 5 + 12 * 5
+    assert len(set(played[:50])) == 50
+    assert len(set(played[50:])) == 60
+
+
+def test_another_configuration_is_refused_with_the_first_difference(
+    stores: dict[str, str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    trainer(stores, TINY_SAC, folder)
+    before = (folder / "config.json").read_bytes()
+    row = replace(TINY_SAC, policy=Sac(hidden=(16, 16), discount=0.9))
+    with pytest.raises(UserError, match=r"another row.policy.discount \(0.99 there, 0.9 asked for"):
+        trainer(stores, row, folder)
+    with pytest.raises(UserError, match=r"another schedule.updates \(12 there, 13 asked for\)"):
+        trainer(stores, TINY_SAC, folder, updates=13)
+    assert (folder / "config.json").read_bytes() == before
+
+
+def test_folder_of_something_else_is_refused(stores: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("done")
+    with pytest.raises(UserError, match="is not empty and holds no run; choose another --out"):
+        trainer(stores, TINY_SAC, tmp_path)
+    with pytest.raises(UserError, match="is not empty and holds no run"):
+        trainer(stores, TINY_SAC, tmp_path / "thesis.tex")
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+# -- fitted parts --------------------------------------------------------------------------------
+
+
+def refuse(*_: object, **__: object) -> Any:
+    raise AssertionError("this is not to be called")
+
+
+def test_second_run_finds_fitted_parts_by_their_hash(
+    stores: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(stores, TINY_MABE, tmp_path / "one")
+    monkeypatch.setattr(EnsembleModel, "fit", refuse)
+    monkeypatch.setattr(BehaviourPrior, "fit", refuse)
+    train(stores, TINY_MABE, tmp_path / "two")
+    for name in ("dynamics/dynamics.safetensors", "prior/prior.safetensors"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    rows = [lines(tmp_path / run / "metrics.jsonl") for run in ("one", "two")]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize(
+    "change", [{"fit": replace(FIT, updates=11)}, {"expectile": 0.7}], ids=["fit", "expectile"]
+)
+def test_prior_with_other_settings_is_fitted_again(
+    stores: dict[str, str], tmp_path: Path, data_root: Path, change: dict[str, Any]
+) -> None:
+    row = replace(TINY_MABE, start_from_prior=False)
+    train(stores, row, tmp_path / "one")
+    train(stores, replace(row, prior=Adaptive(**{"fit": FIT, **change})), tmp_path / "two")
+    names = sorted(p.name.split("-")[0] for p in (data_root / "fitted").iterdir())
+    assert names == ["dynamics", "prior", "prior"]
+
+
+# -- going on ------------------------------------------------------------------------------------
+
+
+RESULTS = (
+    "config.json",
+    "metrics.jsonl",
+    "evaluations.jsonl",
+    "policy/policy.safetensors",
+    "checkpoint/state.safetensors",
+)
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    for name in RESULTS:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def stop_at(update: int, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the first learner be stopped before or after an update, once."""
+    step, left = Learner.step, [1]
+
+    def stopping(self: Learner) -> Any:
+        if self.updates == update and left:
+            left.clear()
+            if how == "error":
+                raise RuntimeError("the power is gone")
+            os.kill(os.getpid(), signal.SIGINT if how == "ctrl-c" else signal.SIGTERM)
+        return step(self)
+
+    monkeypatch.setattr(Learner, "step", stopping)
+
+
+@pytest.mark.parametrize("update", [2, 7])
+@pytest.mark.parametrize("how", ["error", "ctrl-c", "sigterm"])
+def test_interrupted_run_ends_like_an_uninterrupted_one(
+    stores: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+    update: int,
+) -> None:
+    train(stores, TINY_MABE, tmp_path / "whole")
+    stop_at(update, how, monkeypatch)
+    with pytest.raises(RuntimeError if how == "error" else runs.Interrupted):
+        train(stores, TINY_MABE, tmp_path / "broken")
+    state = runs.read_json(tmp_path / "broken" / "status.json")["state"]
+    assert state == ("failed" if how == "error" else "interrupted")
+    result = train(stores, TINY_MABE, tmp_path / "broken")
+    assert_same_run(tmp_path / "whole", tmp_path / "broken")
+    assert runs.read_json(tmp_path / "broken" / "status.json")["state"] == "complete"
+    assert [update for update, _ in result.history] == [5, 10, 12]
+
+
+def test_interruption_says_where_it_goes_on(
+    stores: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_at(6, "ctrl-c", monkeypatch)
+    with pytest.raises(runs.Interrupted, match="Stopped after 7 updates; the same command resumes"):
+        train(stores, TINY_SAC, tmp_path / "run")
+
+
+def test_row_cut_short_by_a_kill_is_written_again(
+    stores: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(stores, TINY_SAC, tmp_path / "whole")
+    stop_at(11, "error", monkeypatch)
+    with pytest.raises(RuntimeError):
+        train(stores, TINY_SAC, tmp_path / "broken")
+    with (tmp_path / "broken" / "metrics.jsonl").open("a") as file:
+        file.write('{"update": 12, "critic_lo')
+    train(stores, TINY_SAC, tmp_path / "broken")
+    assert_same_run(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_finished_run_gives_its_result_again_without_training(
+    stores: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = train(stores, TINY_MABE, tmp_path / "run")
+    monkeypatch.setattr(Learner, "step", refuse)
+    again = train(stores, TINY_MABE, tmp_path / "run")
+    np.testing.assert_array_equal(first.per_seed, again.per_seed)
+    assert first.history == again.history
+
+
+def test_run_of_one_seed_is_that_seed_s_of_a_run_of_two(
+    stores: dict[str, str], tmp_path: Path
+) -> None:
+    given = found(stores, TINY_MABE)
+    results = [
+        Trainer(
+            TINY_MABE,
+            given,
+            SHORT,
+            seeds=seeds,
+            device=torch.device("cpu"),
+            folder=tmp_path / str(len(seeds)),
+        ).run()
+        for seeds in ((4,), (0, 4))
+    ]
+    assert float(results[0].per_seed[0]) == pytest.approx(float(results[1].per_seed[1]), rel=1e-3)
+
+
+# -- divergence ----------------------------------------------------------------------------------
+
+
+def test_loss_that_is_no_number_ends_the_run_and_names_loss_and_step(
+    stores: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Learner.step
+
+    def diverging(self: Learner) -> Any:
+        if self.updates == 6:
+            self.parts.real[:, 14] = math.nan
+        return step(self)
+
+    monkeypatch.setattr(Learner, "step", diverging)
+    folder = tmp_path / "run"
+    with pytest.raises(
+        UserError,
+        match=r"^Training diverged: alpha, critic_loss, .*value not finite after 8 updates; the last "
+        r"good checkpoint is .*state.safetensors\.$",
+    ):
+        train(stores, TINY_SAC, folder)
+    tensors, facts = weights.load(runs.checkpoint_path(folder))
+    assert facts["updates"] == 5
+    assert all(bool(t.isfinite().all()) for t in tensors.values() if t.is_floating_point())
+    assert [row["update"] for row in lines(folder / "metrics.jsonl")] == [4]
+    status = runs.read_json(folder / "status.json")
+    assert status["state"] == "failed"
+    assert status["why"].startswith("Training diverged: ")
+
+
+def test_diverged_state_is_neither_evaluated_nor_kept(
+    stores: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Learner.step
+
+    def diverging(self: Learner) -> Any:
+        metrics = step(self)
+        if self.updates == 10:
+            with torch.no_grad():
+                self.policy.actor.body.weights[0][1, 0, 0] = math.inf
+        return metrics
+
+    monkeypatch.setattr(Learner, "step", diverging)
+    folder = tmp_path / "run"
+    message = r"diverged: policy/policy/body.weights.0 not finite after 10 updates; the last good"
+    with pytest.raises(UserError, match=message):
+        train(stores, TINY_SAC, folder, log_every=100)
+    assert weights.load_facts(runs.checkpoint_path(folder))["updates"] == 5
+    assert [row["update"] for row in lines(folder / "evaluations.jsonl")] == [5]
+
+
+# -- rows that train nothing ---------------------------------------------------------------------
+
+
+def test_imitation_evaluates_its_prior_as_often_as_a_result_needs(
+    stores: dict[str, str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    result = train(stores, TINY_BC, folder)
+    assert [row["update"] for row in lines(folder / "evaluations.jsonl")] == list(range(10))
+    assert result.per_seed.shape == (2,)
+    prior, _ = weights.load(folder / "prior" / "prior.safetensors")
+    policy, facts = weights.load(folder / "policy" / "policy.safetensors")
+    assert prior.keys() == policy.keys()
+    assert all(torch.equal(prior[name], policy[name]) for name in prior)
+    assert (facts["row"], facts["seeds"]) == ("bc", [0, 4])
+
+
+def test_imitation_that_is_run_again_comes_to_the_same(
+    stores: dict[str, str], tmp_path: Path
+) -> None:
+    first = train(stores, TINY_BC, tmp_path / "run")
+    again = train(stores, TINY_BC, tmp_path / "run")
+    np.testing.assert_array_equal(first.per_seed, again.per_seed)
+    assert len(again.history) == 10
+
+
+def test_imitation_fits_its_prior_to_d2(stores: dict[str, str], tmp_path: Path) -> None:
+    train(stores, TINY_BC, tmp_path / "two")
+    given = sources(TINY_BC, None, stores["hopper-ice-backward"], None)
+    Trainer(
+        TINY_BC, given, SHORT, seeds=(0, 4), device=torch.device("cpu"), folder=tmp_path / "one"
+    ).run()
+    one, two = ((tmp_path / run / "prior" / "prior.safetensors") for run in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+# -- evaluation ----------------------------------------------------------------------------------
+
+
+def test_groups_are_played_alike() -> None:
+    simulation = Simulation(short("hopper"), 6)
+
+    def act(observation: Any) -> Any:
+        assert observation.shape == (2, 3, 11)
+        return np.tanh(observation[..., :3])
+
+    returns, lengths = evaluate.returns(act, simulation, groups=2, seed=5)
+    simulation.close()
+    assert returns.shape == lengths.shape == (2, 3)
+    np.testing.assert_array_equal(returns[0], returns[1])
+    assert len(set(returns[0].tolist())) == 3
+
+
+def test_return_is_the_sum_of_rewards_to_the_end_of_the_episode() -> None:
+    domain = short("hopper")
+    simulation = Simulation(domain, 2)
+    returns, lengths = evaluate.returns(lambda o: np.ones((1, 2, 3)), simulation, groups=1, seed=11)
+    simulation.seed([11, 12])
+    expected, length = np.zeros(2), np.zeros(2, dtype=np.int64)
+    alive = np.array([True, True])
+    while alive.any():
+        step = simulation.step(np.ones((2, 3), dtype=np.float32))
+        expected += step.reward * alive
+        length += alive
+        alive &= ~(step.terminated | step.truncated)
+    simulation.close()
+    np.testing.assert_allclose(returns[0], expected, rtol=1e-12)
+    np.testing.assert_array_equal(lengths[0], length)
+    assert length.max() <= 30
