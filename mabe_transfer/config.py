@@ -85,29 +85,47 @@ def with_overrides(config: T, overrides: Mapping[str, str]) -> T:
         UserError: A field does not exist, belongs to a part this configuration lacks, or the
             value does not parse as the field's type.
     """
+    tree: dict[str, Any] = {}
     for path, text in overrides.items():
-        config = _override(config, path.split("."), text, path)
-    return config
+        *parts, name = path.split(".")
+        branch = tree
+        for part in parts:
+            branch = branch.setdefault(part, {})
+            if not isinstance(branch, dict):
+                raise UserError(f"--set {path}: {part} is set as a whole as well.")
+        branch[name] = text
+    return _override(config, tree, "")
 
 
-def _override(config: T, path: list[str], text: str, full: str) -> T:
-    head, *rest = path
+def _override(config: T, tree: Mapping[str, Any], path: str) -> T:
+    """Replace all of a part's fields at once, so that what must agree may change together."""
     names = [f.name for f in fields(cast("Any", config))]
-    if head not in names:
-        raise UserError(f"--set {full}: {unknown('field', head, names)}")
-    current = getattr(config, head)
-    if rest:
-        if not is_dataclass(current):
-            raise UserError(
-                f"--set {full}: {head} is {current!r} here and has no field {rest[0]!r}."
-            )
-        changed = _override(current, rest, text, full)
-        return cast("T", replace(cast("Any", config), **{head: changed}))
-    if is_dataclass(current):
-        inner = ", ".join(f"{full}.{f.name}" for f in fields(cast("Any", current)))
-        raise UserError(f"--set {full}: this is a part; set one of its fields: {inner}.")
-    hint = get_type_hints(type(config))[head]
-    return cast("T", replace(cast("Any", config), **{head: _parse(text, hint, f"--set {full}")}))
+    hints = get_type_hints(type(config))
+    changed = {}
+    for name, value in tree.items():
+        full = f"{path}{name}"
+        if name not in names:
+            raise UserError(f"--set {full}: {unknown('field', name, names)}")
+        current = getattr(config, name)
+        if isinstance(value, Mapping):
+            if not is_dataclass(current):
+                field = next(iter(value))
+                raise UserError(
+                    f"--set {full}.{field}: {name} is {current!r} here and has no field {field!r}."
+                )
+            changed[name] = _override(current, value, f"{full}.")
+        elif is_dataclass(current):
+            inner = ", ".join(f"{full}.{f.name}" for f in fields(cast("Any", current)))
+            raise UserError(f"--set {full}: this is a part; set one of its fields: {inner}.")
+        else:
+            changed[name] = _parse(value, hints[name], f"--set {full}")
+    return cast("T", replace(cast("Any", config), **changed))
+
+
+def _untyped(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _untyped(item) for key, item in value.items() if key != "type"}
+    return [_untyped(item) for item in value] if isinstance(value, list) else value
 
 
 def _parse(text: str, hint: Any, where: str) -> Any:

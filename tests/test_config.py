@@ -217,7 +217,7 @@ def test_overrides_leave_the_original_alone() -> None:
 @pytest.mark.parametrize(
     ("path", "text", "message"),
     [
-        ("drvie.gears", "5", r"--set drvie.gears: There is no field 'drvie'.*mean 'drive'\?"),
+        ("drvie.gears", "5", r"--set drvie: There is no field 'drvie'.*mean 'drive'\?"),
         ("drive.gear", "5", r"--set drive.gear: There is no field 'gear'.*mean 'gears'\?"),
         ("spare.power", "5", "--set spare.power: spare is None here and has no field 'power'"),
         ("crew.age", "5", "--set crew.age: crew is 1 here and has no field 'age'"),

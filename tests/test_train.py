@@ -447,8 +447,8 @@ def test_loss_that_is_no_number_ends_the_run_and_names_loss_and_step(
     folder = tmp_path / "run"
     with pytest.raises(
         UserError,
-        match=r"^Training diverged: alpha, critic_loss, .*value not finite after 8 updates; the last "
-        r"good checkpoint is .*state.safetensors\.$",
+        match=r"^Training diverged: alpha, critic_loss, .*value not finite after 8 updates; the "
+        r"last good checkpoint is .*state.safetensors\.$",
     ):
         train(stores, TINY_SAC, folder)
     tensors, facts = weights.load(runs.checkpoint_path(folder))

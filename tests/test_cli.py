@@ -1,0 +1,132 @@
+"""Every command is used as a person would type it, with budgets of seconds."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from typer.testing import CliRunner
+
+from mabe_transfer.cli import app
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from click.testing import Result
+
+TINY = [
+    "--set", "dynamics.max_epochs=1",
+    "--set", "dynamics.hidden=[16]",
+    "--set", "dynamics.weight_decay=[0.0,0.0]",
+    "--set", "prior.fit.updates=20",
+    "--set", "prior.fit.hidden=[16,16]",
+    "--set", "policy.hidden=[16,16]",
+    "--set", "rollouts.starts=50",
+    "--threads", "1",
+]  # fmt: skip
+
+
+def call(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words))
+
+
+def refusal(*words: str) -> str:
+    """The sentence of a refused command, which ends with exit code 2 and no traceback."""
+    result = call(*words)
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    return " ".join(result.output.split())
+
+
+@pytest.fixture
+def datasets() -> None:
+    for env in ("halfcheetah", "halfcheetah-ice-backward"):
+        made = call("collect", "--env", env, "--quality", "random", "--transitions", "1500")
+        assert made.exit_code == 0, made.output
+
+
+def test_envs_list_names_every_kind() -> None:
+    rows = json.loads(call("envs", "list", "--json").output)
+    assert {row["kind"] for row in rows} == {"robot", "shift", "task"}
+    assert {"hopper", "ice", "backward"} <= {row["name"] for row in rows}
+
+
+def test_envs_show_gives_units_and_reward() -> None:
+    shown = call("envs", "show", "hopper-ice-backward").output
+    assert "torso height [m]" in shown
+    assert "-1 forward" in shown
+
+
+def test_envs_check_prints_effective_friction() -> None:
+    result = call("envs", "check", "hopper-friction=0.5")
+    assert result.exit_code == 0
+    assert "effective friction" in result.output
+
+
+def test_unknown_robot_gets_the_nearest_name_and_exit_code_2() -> None:
+    assert "Did you mean 'hopper'?" in refusal("envs", "show", "hoper")
+
+
+def test_collect_wants_a_domain_or_a_recipe() -> None:
+    assert "--env" in refusal("collect")
+    assert "--recipe" in refusal("collect", "--env", "hopper", "--recipe", "hopper-on-ice")
+
+
+def test_unknown_quality_is_refused() -> None:
+    assert "medium-replay" in refusal("collect", "--env", "hopper", "--quality", "best")
+
+
+def test_collect_never_overwrites(datasets: None) -> None:
+    again = ("collect", "--env", "halfcheetah", "--quality", "random", "--transitions", "10")
+    assert "halfcheetah-random" in refusal(*again)
+
+
+def test_collected_dataset_is_listed_described_and_verified(datasets: None) -> None:
+    listed = json.loads(call("data", "list", "--json").output)
+    assert [row["transitions"] for row in listed] == [1500, 1500]
+    assert "uniform actions" in call("data", "info", "halfcheetah-random").output
+    checked = call("data", "verify", "halfcheetah-random", "--replay", "--sample", "50")
+    assert checked.exit_code == 0, checked.output
+
+
+def test_dataset_that_is_not_there_says_how_to_collect_it() -> None:
+    said = refusal("train", "--dynamics", "hopper-expert", "--prior", "hopper-ice-expert")
+    assert "mabe-transfer collect --env hopper --quality expert" in said
+
+
+def test_train_evaluate_and_resume(datasets: None, tmp_path: Path) -> None:
+    run = str(tmp_path / "run")
+    command = [
+        "train", "--dynamics", "halfcheetah-random", "--prior", "halfcheetah-ice-backward-random",
+        "--seeds", "2", "--steps", "20", "--evaluate-every", "10", "--out", run, *TINY,
+    ]  # fmt: skip
+    made = call(*command)
+    assert made.exit_code == 0, made.output
+    assert "halfcheetah-backward" in made.output
+    again = call(*command)
+    assert again.exit_code == 0, again.output
+    played = call("evaluate", run, "--episodes", "1")
+    assert played.exit_code == 0, played.output
+    other = call("evaluate", run, "--episodes", "1", "--env", "halfcheetah-ice-backward")
+    assert other.exit_code == 0, other.output
+    assert "cannot act in hopper" in refusal("evaluate", run, "--env", "hopper")
+    assert "seed" in refusal("train", *command[1:6], "3", *command[7:])
+
+
+def test_evaluate_refuses_a_folder_without_a_run(tmp_path: Path) -> None:
+    assert "no run" in refusal("evaluate", str(tmp_path))
+
+
+def test_unknown_field_of_set_is_refused(datasets: None) -> None:
+    words = ("train", "--dynamics", "halfcheetah-random", "--set", "rollouts.horizont=3")
+    assert "Did you mean 'horizon'?" in refusal(*words)
+
+
+def test_algorithms_list_has_every_row() -> None:
+    rows = json.loads(call("algorithms", "list", "--json").output)
+    assert {"bc", "sac", "brac-v", "mopo", "mabe"} <= {row["row"] for row in rows}
+
+
+def test_version_is_printed() -> None:
+    assert call("--version").output.strip().count(".") == 2
