@@ -17,7 +17,7 @@ from mabe_transfer import behaviour, runs
 from mabe_transfer.behaviour import Ladder, RandomPolicy, load_ladder, shipped
 from mabe_transfer.collect import Share, collect
 from mabe_transfer.config import Json, to_json
-from mabe_transfer.domains import Domain
+from mabe_transfer.domains import Domain, to_facts
 from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.library import QUALITIES, data_root, location
 from mabe_transfer.online import OnlineConfig, OnlineSac
@@ -186,7 +186,7 @@ def _replay(request: Request, config: OnlineConfig | None) -> Store:
             "recipe": request.recipe or {},
             "behaviour": {
                 "policy": domain.name,
-                "domain": to_json(domain),
+                "domain": to_facts(domain),
                 "training": {"config": to_json(config)},
                 "shares": [f"SAC's replay up to {env_steps} env steps"],
             },

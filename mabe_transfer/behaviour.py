@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mabe_transfer import catalogue, weights
 from mabe_transfer.config import Json, from_json, to_json
-from mabe_transfer.domains import Domain
+from mabe_transfer.domains import Domain, from_facts, to_facts
 from mabe_transfer.errors import UserError
 from mabe_transfer.networks import LOG_STD_BOUNDS, SquashedNormal
 
@@ -85,7 +85,7 @@ class Ladder:
         half = {name: tensor.half() for name, tensor in self.tensors.items()}
         facts = {
             "kind": "behaviour ladder",
-            "domain": to_json(self.domain),
+            "domain": to_facts(self.domain),
             "name": self.domain.name,
             "rungs": to_json(self.rungs),
             "provenance": self.provenance,
@@ -152,7 +152,7 @@ def load_ladder(path: Path) -> Ladder:
     if missing:
         raise UserError(f"{path}: its facts lack {', '.join(missing)}.")
     rungs = tuple(from_json(Rung, row, f"{path}: rungs") for row in facts["rungs"])
-    domain = from_json(Domain, facts["domain"], str(path))
+    domain = from_facts(facts["domain"], str(path))
     return Ladder(domain, rungs, tensors, facts["provenance"])
 
 

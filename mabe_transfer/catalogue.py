@@ -100,9 +100,13 @@ class Robot:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Edit:
-    """One change to the compiled model: a field of `mujoco.MjModel`, multiplied."""
+    """One change to the compiled model: a field of `mujoco.MjModel`, multiplied.
+
+    `factor` is the edit's own; without one, the edit multiplies by the shift's.
+    """
 
     model_field: str
+    factor: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,6 +128,13 @@ class Shift:
         """Refuse a source of the factor that does not exist."""
         if self.value not in {"name", "robot", "none"}:
             raise unknown("source of a shift's value", self.value, {"name", "robot", "none"})
+        for edit in self.edits:
+            if (self.value == "none") != (edit.factor is not None):
+                needs = "needs a factor" if self.value == "none" else "has a factor of its own"
+                raise UserError(
+                    f"The shift {self.name!r} has value = {self.value!r}, and its edit of "
+                    f"{edit.model_field} {needs}."
+                )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,7 +22,7 @@ from mabe_transfer.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from mabe_transfer.domains import AppliedShift, Domain
+    from mabe_transfer.domains import Domain
 
 
 Numbers = np.ndarray[Any, np.dtype[Any]]
@@ -168,10 +168,9 @@ def _model(domain: Domain) -> mujoco.MjModel:
     return build(domain)
 
 
-def _edits(domain: Domain) -> Iterator[tuple[AppliedShift, str]]:
+def _edits(domain: Domain) -> Iterator[tuple[str, float]]:
     for applied in domain.shifts:
-        for edit in applied.shift.edits:
-            yield applied, edit.model_field
+        yield from applied.factors
 
 
 def _expected(domain: Domain, base: mujoco.MjModel, engine: mujoco.MjModel) -> dict[str, Numbers]:
@@ -182,9 +181,8 @@ def _expected(domain: Domain, base: mujoco.MjModel, engine: mujoco.MjModel) -> d
         names += [FRICTION] if domain.robot.legacy_model else []
         expected = {name: physics.field(engine, name).copy() for name in names}
         expected["geom_margin"] = base.geom_margin / 2.0
-    for applied, name in _edits(domain):
-        value = expected.get(name, physics.field(engine, name))
-        expected[name] = value * (1.0 if applied.value is None else applied.value)
+    for name, factor in _edits(domain):
+        expected[name] = expected.get(name, physics.field(engine, name)) * factor
     return expected
 
 
@@ -227,18 +225,18 @@ def _idle(domain: Domain, base: mujoco.MjModel, engine: mujoco.MjModel) -> Itera
             yield f"{sentence}: it has no edits."
         if shift.legacy_capsule_inertia and np.array_equal(base.body_mass, engine.body_mass):
             yield f"{sentence}: {domain.robot.name} has no capsules."
-        for edit in shift.edits:
-            if applied.value == 1.0:
+        for name, factor in applied.factors:
+            if factor == 1.0:
                 yield f"{sentence}: its factor is 1."
-            elif not physics.field(engine, edit.model_field).any():
-                yield f"{sentence}: {edit.model_field} of {domain.robot.name} is 0 everywhere."
+            elif not physics.field(engine, name).any():
+                yield f"{sentence}: {name} of {domain.robot.name} is 0 everywhere."
 
 
 def _frictions(
     domain: Domain, base: mujoco.MjModel, engine: mujoco.MjModel, shifted: mujoco.MjModel
 ) -> tuple[tuple[FootFriction, ...], list[str]]:
     """Effective friction under each foot, and a sentence for each that could not be measured."""
-    factor = math.prod(item.value or 1.0 for item, name in _edits(domain) if name == FRICTION)
+    factor = math.prod(factor for name, factor in _edits(domain) if name == FRICTION)
     feet = domain.robot.foot_geoms
     if not feet and factor != 1.0:
         return (), [f"{domain.name}: its robot names no foot_geoms, so friction is not certified."]

@@ -14,7 +14,8 @@ import numpy as np
 
 from mabe_transfer import runs
 from mabe_transfer.behaviour import Policy
-from mabe_transfer.config import Json, to_json
+from mabe_transfer.config import Json
+from mabe_transfer.domains import to_facts
 from mabe_transfer.progress import Work
 from mabe_transfer.store import Layout, Store, StoreWriter
 from mabe_transfer.transitions import Transitions
@@ -76,7 +77,7 @@ def collect(
         "seed": seed,
         "versions": runs.versions(),
         **facts,
-        "behaviour": {**facts["behaviour"], "domain": to_json(domain)},
+        "behaviour": {**facts["behaviour"], "domain": to_facts(domain)},
     }
     total = sum(share.transitions for share in shares)
     writer = StoreWriter.open(location, layout, attributes)

@@ -11,12 +11,13 @@ from __future__ import annotations
 import itertools
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mabe_transfer import catalogue
 from mabe_transfer.catalogue import ANYTHING, Interval, Reference, Robot, Shift, Task
+from mabe_transfer.config import Json, from_json, to_json
 from mabe_transfer.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ _TOKEN = re.compile(r"(?P<name>[a-z][a-z0-9_]*)(?:=(?P<value>[0-9.]+(?:e[+-]?[0-
 
 Array = Any  # np.ndarray or torch.Tensor: only operators that both share are used
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
-D = TypeVar("D", bound="Domain")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +43,15 @@ class AppliedShift:
         if self.shift.value != "name":
             return self.shift.name
         return f"{self.shift.name}={repr(self.value).removesuffix('.0')}"
+
+    @property
+    def factors(self) -> tuple[tuple[str, float], ...]:
+        """Each edited field of the compiled model with what it is multiplied by."""
+        own = 1.0 if self.value is None else self.value
+        return tuple(
+            (edit.model_field, own if edit.factor is None else edit.factor)
+            for edit in self.shift.edits
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,7 +167,7 @@ class Domain:
     ) -> dict[str, FloatArray]:
         """The terms of one control step's reward, each unweighted by the task.
 
-        The forward term is the displacement over the control period, not a velocity of the state.
+        The forward term is the displacement over the control period, not a velocity.
 
         Args:
             x_before: Position along the track before the step, m, [...].
@@ -188,7 +197,7 @@ def domain(name: str) -> Domain:
     """Resolve a domain's name, or the path of a TOML file that describes one.
 
     Raises:
-        UserError: A word of the name is no robot, shift or task, or a shift's value is wrong.
+        UserError: A word is no robot, shift or task, or a shift's value is wrong.
     """
     if catalogue.is_path(name):
         row = catalogue.domain_row(name)
@@ -222,6 +231,24 @@ def compose(robot: Robot, applied: list[AppliedShift], task: Task) -> Domain:
     return Domain(robot=robot, shifts=ordered, task=task)
 
 
+def to_facts(domain: Domain) -> Json:
+    """A resolved domain as JSON, to write beside what was made in it.
+
+    Reference returns are left out: they are measured later, and are the catalogue's business.
+    """
+    facts: Json = to_json(replace(domain, robot=replace(domain.robot, references={})))
+    return facts
+
+
+def from_facts(facts: Mapping[str, Any], where: str) -> Domain:
+    """Rebuild a domain from its facts, with the references that the catalogue has by now."""
+    found = from_json(Domain, facts, where)
+    known = catalogue.robots().get(found.robot.name)
+    if known is None or replace(known, references={}) != found.robot:
+        return found
+    return replace(found, robot=known)
+
+
 def _within(value: Array, interval: Interval) -> Array:
     if interval == ANYTHING:  # also of an infinity, as Gymnasium has it
         return value == value
@@ -243,18 +270,16 @@ def _words(text: str, name: str) -> list[str]:
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None:
-            raise UserError(
-                f"Domain {name!r}: cannot read {text[position:]!r}; write "
-                "<robot>[-<shift>[=<value>]]...[-<task>], such as hopper-friction=0.5-backward."
-            )
+            form = "<robot>[-<shift>[=<value>]]...[-<task>], such as hopper-friction=0.5-backward"
+            raise UserError(f"Domain {name!r}: cannot read {text[position:]!r}; write {form}.")
         words.append(match.group(0).removesuffix("-"))
         position = match.end()
     return words
 
 
 def _applied(word: str, robot: Robot) -> AppliedShift:
-    path = word if catalogue.is_path(word) else None
-    name, _, text = (path, "", "") if path else word.partition("=")
+    path = catalogue.is_path(word)
+    name, _, text = (word, "", "") if path else word.partition("=")
     if name in catalogue.tasks():
         raise UserError(f"The task comes last in a domain's name: {name!r} stands before a shift.")
     if not path and name not in catalogue.shifts():

@@ -137,7 +137,8 @@ class Learner:
         assert other is not None
         picked = other[self.starter.integers(len(other), count)][..., :width]
         both = torch.cat((starts, picked), 1)
-        return both[:, torch.randperm(total, generator=torch.Generator().manual_seed(total))]
+        order = self.sampler.permutation(total)  # so that every elite serves both kinds
+        return torch.gather(both, 1, order[..., None].expand_as(both))
 
     def not_finite(self) -> str | None:
         """The name of something in the state that holds NaN or an infinity, if there is any."""

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mabe_transfer import domains
-from mabe_transfer.config import from_json
-from mabe_transfer.domains import Domain
+from mabe_transfer.domains import Domain, from_facts
 from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.store import Store, list_stores, open_store
 
@@ -61,7 +60,7 @@ def open_dataset(name: str) -> Dataset:
     if resolved is None:  # others recorded the data and said only where
         domain = domains.domain(store.attributes["domain"])
     else:
-        domain = from_json(Domain, resolved, f"{place}: domain")
+        domain = from_facts(resolved, f"{place}: domain")
     return Dataset(name=name, store=store, domain=domain)
 
 

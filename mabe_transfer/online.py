@@ -18,6 +18,7 @@ from torch import Tensor
 from mabe_transfer import runs, weights
 from mabe_transfer.behaviour import Ladder, Rung
 from mabe_transfer.config import Json, fingerprint, from_json, to_json
+from mabe_transfer.domains import to_facts
 from mabe_transfer.errors import UserError
 from mabe_transfer.networks import Sizes, Streams
 from mabe_transfer.parts import unpack
@@ -53,12 +54,12 @@ class OnlineConfig:
     """
 
     sac: Sac = Sac()
-    entropy: Entropy = Entropy()
+    entropy: Entropy = Entropy(initial=0.2)
     env_steps: int = 320_000
     envs: int = 32
     env_steps_per_update: int = 4
     warmup: int = 6_400
-    batch: int = 256
+    batch: int = 128
     rungs: int = 10
     episodes: int = 8
 
@@ -84,7 +85,14 @@ class OnlineSac:
         if len({domain.name for domain in domains}) != len(domains):
             raise UserError("Domains trained together must differ: each has a replay by its name.")
         self.domains, self.config, self.folder = domains, config, folder
-        runs.claim(folder, {"domains": to_json(domains), "config": to_json(config), "seed": seed})
+        runs.claim(
+            folder,
+            {
+                "domains": [to_facts(domain) for domain in domains],
+                "config": to_json(config),
+                "seed": seed,
+            },
+        )
         self.simulations = [world(domain, config.envs) for domain in domains]
         first = self.simulations[0]
         observation, action = first.observation_size, first.action_size

@@ -48,8 +48,8 @@ def apply_shifts(model: mujoco.MjModel, domain: Domain) -> None:
         UserError: A shift names a field that `mujoco.MjModel` lacks.
     """
     for applied in domain.shifts:
-        for edit in applied.shift.edits:
-            field(model, edit.model_field)[...] *= 1.0 if applied.value is None else applied.value
+        for name, factor in applied.factors:
+            field(model, name)[...] *= factor
     if domain.shifts:
         mujoco.mj_setConst(model, mujoco.MjData(model))
 

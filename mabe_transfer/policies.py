@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from mabe_transfer import evaluate, weights
-from mabe_transfer.config import from_json
-from mabe_transfer.domains import Domain
+from mabe_transfer.domains import Domain, from_facts
 from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.networks import Actor, Sizes
 from mabe_transfer.worlds import world
@@ -66,7 +65,7 @@ def load(run: Path) -> Policies:
         state = "an unfinished run" if (run / "config.json").is_file() else "no run"
         raise UserError(f"{run} holds {state}: {path} is missing.")
     tensors, facts = weights.load(path)
-    target = from_json(Domain, facts["target"], str(path))
+    target = from_facts(facts["target"], str(path))
     shapes = [tensors[f"body.weights.{i}"].shape for i in range(len(tensors) // 2)]
     seeds = tuple(facts["seeds"])
     sizes = Sizes(seeds=seeds, observation=shapes[0][1], action=shapes[-1][2] // 2)

@@ -17,6 +17,7 @@ from torch import Tensor
 from mabe_transfer import evaluate, runs, weights
 from mabe_transfer.algorithms import Algorithm, Imitation
 from mabe_transfer.config import Json, fingerprint, to_json
+from mabe_transfer.domains import to_facts
 from mabe_transfer.learner import Fitted, Learner, Parts, prior_act
 from mabe_transfer.library import data_root
 from mabe_transfer.networks import Sizes
@@ -275,7 +276,7 @@ class Trainer:
         facts = {
             "kind": "policies",
             "row": self.row.name,
-            "target": to_json(self.sources.target),
+            "target": to_facts(self.sources.target),
             "seeds": list(self.sizes.seeds),
         }
         weights.save(self.folder.path / "policy" / "policy.safetensors", actor, facts)
@@ -288,7 +289,7 @@ class Trainer:
             "schedule": to_json(self.schedule),
             "seeds": list(self.sizes.seeds),
             "device": self.sizes.device.type,
-            "target": to_json(sources.target),
+            "target": to_facts(sources.target),
             "dynamics": sources.dynamics.name if sources.dynamics else None,
             "prior": sources.prior.name if sources.prior else None,
             "content": {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from typer.testing import CliRunner
@@ -12,8 +12,6 @@ from mabe_transfer.cli import app
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from click.testing import Result
 
 TINY = [
     "--set", "dynamics.max_epochs=1",
@@ -27,7 +25,7 @@ TINY = [
 ]  # fmt: skip
 
 
-def call(*words: str) -> Result:
+def call(*words: str) -> Any:  # typer has a click of its own
     return CliRunner().invoke(app, list(words))
 
 

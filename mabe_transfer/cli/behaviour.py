@@ -12,7 +12,8 @@ from mabe_transfer import catalogue, domains
 from mabe_transfer.acquire import publish, train_ladders
 from mabe_transfer.behaviour import Ladder, load_ladder
 from mabe_transfer.cli.tables import show
-from mabe_transfer.cli.training import limit_threads
+from mabe_transfer.cli.training import limit_threads, parse_overrides
+from mabe_transfer.config import with_overrides
 from mabe_transfer.online import OnlineConfig
 
 app = typer.Typer(no_args_is_help=True)
@@ -26,14 +27,16 @@ def train(
     steps: Annotated[int, typer.Option(min=1000, help="Environment steps a domain.")] = 320_000,
     rungs: Annotated[int, typer.Option(min=2, help="Policies kept of each domain.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Of the first domain; the next adds 1.")] = 0,
+    override: Annotated[list[str] | None, typer.Option("--set", help="field=value")] = None,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all.")] = 0,
 ) -> None:
     """Train SAC in several domains as one stack, and keep policies along the way."""
     limit_threads(threads)
     config = replace(OnlineConfig(), env_steps=steps, rungs=rungs)
+    config = with_overrides(config, parse_overrides(override or []))
     command = (
         f"mabe-transfer behaviour train {' '.join(names)} --steps {steps} --rungs {rungs} "
-        f"--seed {seed}"
+        f"--seed {seed}" + "".join(f" --set {change}" for change in override or [])
     )
     ladders = train_ladders([domains.domain(n) for n in names], config, seed=seed, folder=run)
     for ladder in ladders:
