@@ -7,6 +7,7 @@ interrupted collection goes on from its last whole shard with the same numbers.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -114,23 +115,29 @@ def _blocks(
         here = index == first["share"]
         episode, rows = (first["episode"], first["rows"]) if here else (0, 0)
         while rows < share.transitions:
-            played = _play(simulation, share.policy, seed, index, episode)
-            kept, seeds = _cut(played, share.transitions - rows)
+            room = share.transitions - rows
+            length = rows / episode if episode else simulation.domain.robot.max_episode_steps
+            count = min(simulation.size, math.ceil(room / length))
+            played = _play(simulation, share.policy, seed, index, range(episode, episode + count))
+            kept, seeds = _cut(played, room)
             rows += len(kept)
-            episode += simulation.size
+            episode += count
             after = {"share": index, "episode": episode, "rows": rows}
             yield Block(kept, seeds, after)
 
 
 def _play(
-    simulation: World, policy: Policy, seed: int, share: int, episode: int
+    simulation: World, policy: Policy, seed: int, share: int, episodes: range
 ) -> list[tuple[int, Transitions]]:
     """Run one block of episodes to their ends; gives each with its seed."""
-    size, horizon = simulation.size, simulation.domain.robot.max_episode_steps
-    keys = [_key(seed, share, episode + copy) for copy in range(size)]
-    simulation.seed(keys)
+    size, horizon = len(episodes), simulation.domain.robot.max_episode_steps
+    keys = [_key(seed, share, episode) for episode in episodes]
+    simulation.seed(keys + [0] * (simulation.size - size))  # copies beyond the block stand still
     draws = [np.random.default_rng((key, 1)) for key in keys]
-    noise = np.stack([draw.standard_normal((horizon, simulation.action_size)) for draw in draws])
+    # The policy acts in every copy, so that its products have one shape and round in one way.
+    noise = np.zeros((simulation.size, horizon, simulation.action_size))
+    for own, draw in zip(noise, draws, strict=False):
+        own[:] = draw.standard_normal(own.shape)
     alive, steps, who = np.arange(size), [], []
     while len(alive):
         clock = int(simulation.elapsed[alive[0]])

@@ -360,23 +360,34 @@ def stop_at(update: int, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Learner, "step", stopping)
 
 
-@pytest.mark.parametrize("update", [2, 7])
-@pytest.mark.parametrize("how", ["error", "ctrl-c", "sigterm"])
+@pytest.fixture(scope="module")
+def whole(stores: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of MABE that was never interrupted."""
+    root = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MABE_TRANSFER_DATA", str(root / "data"))
+        train(stores, TINY_MABE, root / "run")
+    return root / "run"
+
+
+@pytest.mark.parametrize(
+    ("how", "update"), [("error", 2), ("error", 7), ("ctrl-c", 2), ("sigterm", 7)]
+)
 def test_interrupted_run_ends_like_an_uninterrupted_one(
     stores: dict[str, str],
+    whole: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     how: str,
     update: int,
 ) -> None:
-    train(stores, TINY_MABE, tmp_path / "whole")
     stop_at(update, how, monkeypatch)
     with pytest.raises(RuntimeError if how == "error" else runs.Interrupted):
         train(stores, TINY_MABE, tmp_path / "broken")
     state = runs.read_json(tmp_path / "broken" / "status.json")["state"]
     assert state == ("failed" if how == "error" else "interrupted")
     result = train(stores, TINY_MABE, tmp_path / "broken")
-    assert_same_run(tmp_path / "whole", tmp_path / "broken")
+    assert_same_run(whole, tmp_path / "broken")
     assert runs.read_json(tmp_path / "broken" / "status.json")["state"] == "complete"
     assert [update for update, _ in result.history] == [5, 10, 12]
 

@@ -75,7 +75,7 @@ def reference(
     seed: Annotated[int, typer.Option(help="Of the episodes.")] = 0,
 ) -> None:
     """Measure random and expert returns of a domain; prints the TOML to paste into its robot."""
-    out.print(references.measure(domains.domain(name), episodes=episodes, seed=seed), markup=False)
+    typer.echo(references.measure(domains.domain(name), episodes=episodes, seed=seed))
 
 
 def _print(certificate: object) -> None:
