@@ -12,6 +12,7 @@ with weight and bias from N(0, 1), 11 % reach it, so 1 % reach it with both seed
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -22,8 +23,8 @@ from torch import Tensor
 from mabe_transfer.algorithms import ALGORITHMS, Imitation
 from mabe_transfer.learner import Learner, Parts, prior_act
 from mabe_transfer.networks import Actor, Sizes
-from mabe_transfer.parts.dynamics import Ensemble
-from mabe_transfer.parts.prior import Adaptive, Fit
+from mabe_transfer.parts.dynamics import Ensemble, EnsembleModel
+from mabe_transfer.parts.prior import Adaptive, BehaviourPrior, Fit, Unweighted
 from mabe_transfer.parts.regulariser import Entropy, ExplicitKl
 from mabe_transfer.parts.rollouts import Rollouts
 from mabe_transfer.parts.sac import Sac
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 THRESHOLD = 0.9
 SEEDS = (0, 1)
+SIZES = Sizes(seeds=SEEDS, observation=1, action=1)
 
 
 class Line:
@@ -102,20 +104,29 @@ def small(name: str, **changes: Any) -> Algorithm:
     return replace(row, **parts | changes)
 
 
+@cache  # learning leaves fitted parts as they are
+def fitted_prior(config: Unweighted | Adaptive) -> BehaviourPrior:
+    prior = config.build(SIZES)
+    prior.fit(D2)
+    return prior
+
+
+@cache
+def fitted_model(config: Ensemble) -> EnsembleModel:
+    model = config.build(SIZES)
+    model.fit(D1)
+    return model
+
+
 def learned(row: Algorithm, updates: int = 150) -> Callable[[Any], Any]:
     """Fit a row's parts and train its policies."""
-    sizes = Sizes(seeds=SEEDS, observation=1, action=1)
-    prior = None if row.prior is None else row.prior.build(sizes)
-    model = None if row.dynamics is None else row.dynamics.build(sizes)
-    if prior is not None:
-        prior.fit(D2)
+    prior = None if row.prior is None else fitted_prior(row.prior)
+    model = None if row.dynamics is None else fitted_model(row.dynamics)
     if isinstance(row.policy, Imitation):
         assert prior is not None
         return prior_act(prior, torch.device("cpu"))
-    if model is not None:
-        model.fit(D1)
     demonstrated = None if prior is None else D2
-    parts = Parts(row, sizes, cast("Any", Line()), D1, demonstrated, model, prior)
+    parts = Parts(row, SIZES, cast("Any", Line()), D1, demonstrated, model, prior)
     learner = Learner(parts, 64)
     for _ in range(updates):
         learner.step()

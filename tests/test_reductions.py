@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import cache
 from typing import Any, cast
 
 import numpy as np
@@ -55,25 +56,24 @@ def rows(count: int, seed: int) -> Tensor:
 REAL, DEMONSTRATED = rows(200, 0), rows(150, 1)
 
 
-def fitted_prior(row: Algorithm, sizes: Sizes) -> BehaviourPrior | None:
-    if row.prior is None:
-        return None
-    prior = row.prior.build(sizes)
+@cache  # learning leaves fitted parts as they are, which is tested below
+def fitted_prior(config: Unweighted | Adaptive, sizes: Sizes) -> BehaviourPrior:
+    prior = config.build(sizes)
     prior.fit(DEMONSTRATED)
     return prior
 
 
-def fitted_model(row: Algorithm, sizes: Sizes) -> EnsembleModel | None:
-    if row.dynamics is None:
-        return None
-    model = row.dynamics.build(sizes)
+@cache
+def fitted_model(config: Ensemble, sizes: Sizes) -> EnsembleModel:
+    model = config.build(sizes)
     model.fit(REAL)
     return model
 
 
 def learner(row: Algorithm, *seeds: int) -> Learner:
     sizes = Sizes(seeds=seeds or (0,), observation=2, action=1)
-    prior, model = fitted_prior(row, sizes), fitted_model(row, sizes)
+    prior = None if row.prior is None else fitted_prior(row.prior, sizes)
+    model = None if row.dynamics is None else fitted_model(row.dynamics, sizes)
     demonstrated = None if prior is None else DEMONSTRATED
     return Learner(Parts(row, sizes, cast("Any", Ring()), REAL, demonstrated, model, prior), 32)
 
