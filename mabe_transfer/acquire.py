@@ -1,8 +1,8 @@
 """From a request to a dataset: which policies act, trained first where none is shipped.
 
 A request names a domain, a quality, a count and a seed. `expert`, `medium`, `medium-expert` and
-`ladder` come from the domain's ladder of behaviour policies; `medium-replay` is the replay of the
-very training that the ladder is from, up to its medium rung; `random` needs neither.
+`ladder` come from the domain's ladder of behaviour policies; `medium-replay` is the replay buffer
+of a SAC training in that domain alone, up to the step of the ladder's medium rung.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mabe_transfer import behaviour, runs
+from mabe_transfer import behaviour, domains, runs
 from mabe_transfer.behaviour import Ladder, RandomPolicy, load_ladder, shipped
 from mabe_transfer.collect import Share, collect
 from mabe_transfer.config import Json, to_json
@@ -28,6 +28,7 @@ from mabe_transfer.transitions import Transitions
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mabe_transfer.catalogue import Recipe
     from mabe_transfer.records import Records
 
 
@@ -60,6 +61,19 @@ class Request:
 
 
 DEFAULT_TRANSITIONS = 100_000
+
+
+def of_recipe(recipe: Recipe, *, out: str | None = None) -> Request:
+    """Turn a recipe of the catalogue into a request, named like the recipe."""
+    return Request(
+        domain=domains.domain(recipe.env),
+        quality=recipe.quality,
+        transitions=recipe.transitions,
+        seed=recipe.seed,
+        policy=Path(recipe.policy) if recipe.policy else None,
+        out=out or recipe.name,
+        recipe=to_json(recipe),
+    )
 
 
 def acquire(request: Request, config: OnlineConfig | None = None) -> Store:
@@ -105,10 +119,10 @@ def ladder(domain: Domain, config: OnlineConfig | None = None) -> Ladder:
 
 
 def train_ladders(
-    domains: list[Domain], config: OnlineConfig, *, seed: int, folder: Path
+    where: list[Domain], config: OnlineConfig, *, seed: int, folder: Path
 ) -> list[Ladder]:
     """Train behaviour policies for several domains of one robot, as one stack."""
-    return OnlineSac(domains, config, seed=seed, folder=folder).run()
+    return OnlineSac(where, config, seed=seed, folder=folder).run()
 
 
 def _folder(domain: Domain) -> Path:

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from mabe_transfer import domains, library, policies, report, runs, video
-from mabe_transfer.acquire import Request, acquire
+from mabe_transfer import catalogue, library, policies, report, runs, video
+from mabe_transfer.acquire import acquire, of_recipe
 from mabe_transfer.algorithms import ALGORITHMS, Algorithm
 from mabe_transfer.config import with_overrides
 from mabe_transfer.errors import UserError
@@ -22,7 +22,7 @@ from mabe_transfer.progress import notice
 from mabe_transfer.train import Result, Schedule, Trainer
 from mabe_transfer.transfer import sources
 
-D1, D2 = "halfcheetah-ladder", "halfcheetah-ice-backward-expert"
+D1, D2 = "halfcheetah-forward", "halfcheetah-backward-on-ice"
 TARGET = "halfcheetah-backward"
 
 
@@ -128,18 +128,15 @@ def arms(scale: Scale) -> list[Algorithm]:
     ]
 
 
-def _dataset(name: str, transitions: int, suffix: str) -> str:
-    """Collect a dataset unless it is there; gives its name."""
-    stored = name + suffix
-    if not Path(library.location(stored)).exists():
-        domain, _, quality = name.rpartition("-")
-        request = Request(
-            domain=domains.domain(domain), quality=quality, transitions=transitions, out=stored
-        )
-        acquire(replace(request, out=str(library.location(stored))))
+def _dataset(recipe: str, transitions: int, suffix: str) -> str:
+    """Collect a recipe's dataset unless it is there; gives its name."""
+    name = recipe + suffix
+    if Path(library.location(name)).exists():
+        notice(f"{name} is there already.")
     else:
-        notice(f"{stored} is there already.")
-    return stored
+        row = replace(catalogue.recipe(recipe), transitions=transitions)
+        acquire(of_recipe(row, out=name))
+    return name
 
 
 def _arm(row: Algorithm, one: str, other: str, folder: Path, seeds: int, scale: Scale) -> Result:

@@ -11,24 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from mabe_transfer import evaluate, runs, weights
+from mabe_transfer import evaluate, fitting, runs, weights
 from mabe_transfer.algorithms import Algorithm, Imitation
-from mabe_transfer.config import Json, fingerprint, to_json
+from mabe_transfer.config import Json, to_json
 from mabe_transfer.domains import to_facts
-from mabe_transfer.learner import Fitted, Learner, Parts, prior_act
-from mabe_transfer.library import data_root
+from mabe_transfer.learner import Learner, Parts, prior_act
 from mabe_transfer.networks import Sizes
-from mabe_transfer.progress import Work, notice
+from mabe_transfer.progress import Work
 from mabe_transfer.worlds import world
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import torch
+    from torch import Tensor
 
-    from mabe_transfer.parts.dynamics import EnsembleModel
-    from mabe_transfer.parts.prior import BehaviourPrior
     from mabe_transfer.transfer import Sources
 
 Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
@@ -61,6 +57,7 @@ class Result:
     folder: Path
     row: str
     target: str
+    seeds: tuple[int, ...]
     per_seed: Floats  # [S], mean return over the last evaluations
     summary: dict[str, float]
     history: list[tuple[int, float]] = field(default_factory=list)
@@ -105,7 +102,7 @@ class Trainer:
         """
         try:
             self.folder.status("running")
-            parts = self._fit()
+            parts = fitting.fit(self.row, self.sources, self.sizes, self.folder.path)
             if isinstance(self.row.policy, Imitation):
                 self._evaluate_prior(parts)
             else:
@@ -131,67 +128,14 @@ class Trainer:
         per_seed = last.mean(0)
         target = self.sources.target
         summary = evaluate.summary(per_seed, target)
-        return Result(self.folder.path, self.row.name, target.name, per_seed, summary, history)
-
-    # -- fitting what is fitted once -------------------------------------------------------------
-
-    def _fit(self) -> Parts:
-        sources, row, device = self.sources, self.row, self.sizes.device
-        real = sources.rows(sources.real, device)
-        demonstrated, prior, model = None, None, None
-        if row.prior is not None and sources.prior is not None:
-            same = sources.prior is sources.real
-            demonstrated = real if same else sources.rows(sources.prior, device)
-            prior = row.prior.build(self.sizes)
-            self._fit_prior(prior, demonstrated)
-        if row.dynamics is not None:
-            model = row.dynamics.build(self.sizes)
-            self._fit_dynamics(model, real)
-        return Parts(row, self.sizes, sources.target, real, demonstrated, model, prior)
-
-    def _fit_prior(self, prior: BehaviourPrior, rows: Tensor) -> None:
-        assert self.sources.prior is not None
-        key = self._key(self.row.prior, self.sources.prior.content)
-
-        def fit() -> dict[str, float]:
-            with Work("Fitting the prior", prior.config.updates, "updates") as work:
-                return prior.fit(rows, work.advance)
-
-        self._fit_or_load("prior", key, prior, fit)
-
-    def _fit_dynamics(self, model: EnsembleModel, rows: Tensor) -> None:
-        key = self._key(self.row.dynamics, self.sources.real.content)
-
-        def fit() -> dict[str, float]:
-            with Work("Fitting the dynamics", model.config.max_epochs, "epochs at most") as work:
-                return model.fit(rows, lambda epoch, note: work.advance(1, note))
-
-        self._fit_or_load("dynamics", key, model, fit)
-
-    def _fit_or_load(
-        self, name: str, key: str, part: Fitted, fit: Callable[[], dict[str, float]]
-    ) -> None:
-        cached = data_root() / "fitted" / f"{name}-{key}.safetensors"
-        if cached.is_file():
-            tensors, facts = weights.load(cached)
-            part.load_state(tensors)
-            notice(f"Fitted {name} found under the hash of its data and settings: {cached.name}.")
-        else:
-            facts = fit()
-            weights.save(cached, part.state(), facts)
-        weights.save(self.folder.path / name / f"{name}.safetensors", part.state(), facts)
-
-    def _key(self, config: Any, content: str) -> str:
-        """Hash of what makes a fitted part: settings, data, rewards, seeds, widths."""
-        return fingerprint(
-            {
-                "config": to_json(config),
-                "data": content,
-                "rewards": self.sources.target.weights,
-                "seeds": list(self.sizes.seeds),
-                "torch": torch.__version__,
-                "device": self.sizes.device.type,
-            }
+        return Result(
+            self.folder.path,
+            self.row.name,
+            target.name,
+            self.sizes.seeds,
+            per_seed,
+            summary,
+            history,
         )
 
     # -- the loop --------------------------------------------------------------------------------

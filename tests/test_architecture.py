@@ -48,6 +48,7 @@ ORDER = (
     "references",
     "transfer",
     "learner",
+    "fitting",
     "train",
     "policies",
     "video",

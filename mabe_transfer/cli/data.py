@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from mabe_transfer import catalogue, domains
-from mabe_transfer.acquire import Request, acquire
+from mabe_transfer.acquire import Request, acquire, of_recipe
 from mabe_transfer.cli.tables import out, show
 from mabe_transfer.config import to_json
 from mabe_transfer.errors import UserError
@@ -36,7 +36,7 @@ def collect(
     if bool(env) == bool(recipe):
         raise UserError("Name either a domain with --env or a recipe with --recipe.")
     if recipe:
-        request = of_recipe(recipe, out_)
+        request = of_recipe(catalogue.recipe(recipe), out=out_)
     else:
         request = Request(
             domain=domains.domain(env),
@@ -47,20 +47,6 @@ def collect(
             out=out_,
         )
     describe(acquire(request))
-
-
-def of_recipe(name: str, out_: str | None) -> Request:
-    """Turn a recipe of the catalogue into a request."""
-    row = catalogue.recipe(name)
-    return Request(
-        domain=domains.domain(row.env),
-        quality=row.quality,
-        transitions=row.transitions,
-        seed=row.seed,
-        policy=Path(row.policy) if row.policy else None,
-        out=out_ or row.name,
-        recipe=to_json(row),
-    )
 
 
 def describe(store: Store) -> None:

@@ -13,7 +13,7 @@ from mabe_transfer import domains, policies, video
 from mabe_transfer import evaluate as evaluation
 from mabe_transfer.algorithms import algorithm
 from mabe_transfer.cli.tables import show
-from mabe_transfer.config import fingerprint, to_json, with_overrides
+from mabe_transfer.config import fingerprint, with_overrides
 from mabe_transfer.errors import UserError
 from mabe_transfer.progress import notice
 from mabe_transfer.train import Result, Schedule, Trainer
@@ -44,7 +44,8 @@ def train(
         notice(line)
     numbers = tuple(range(first_seed, first_seed + seeds))
     schedule = Schedule(updates=steps, evaluate_every=min(evaluate_every, steps))
-    name = f"{row.name}-{found.target.name}-{fingerprint(_identity(row, dynamics, prior))[:6]}"
+    identity = fingerprint([row, schedule, numbers, dynamics, prior])[:6]
+    name = f"{row.name}-{found.target.name}-{identity}"
     folder = out or Path("runs") / name
     trainer = Trainer(
         row, found, schedule, seeds=numbers, device=pick_device(device), folder=folder
@@ -52,13 +53,12 @@ def train(
     report(trainer.run())
 
 
-def _identity(row: object, dynamics: str, prior: str) -> dict[str, object]:
-    return {"row": to_json(row), "dynamics": dynamics, "prior": prior}
-
-
 def report(result: Result) -> None:
     """Print what a run came to."""
-    rows = [{"seed": seed, "return": float(value)} for seed, value in enumerate(result.per_seed)]
+    rows = [
+        {"seed": seed, "return": float(value)}
+        for seed, value in zip(result.seeds, result.per_seed, strict=True)
+    ]
     show(rows, title=f"{result.row} in {result.target}: mean of the last evaluations")
     facts = ", ".join(f"{name} {value:,.1f}" for name, value in result.summary.items())
     notice(f"Over seeds: {facts}. The run is in {result.folder}.")
