@@ -93,6 +93,7 @@ def test_mabe_without_prior_and_with_uncertainty_is_mopo() -> None:
         prior=None,
         start_from_prior=False,
         regulariser=Entropy(),
+        rollouts=Rollouts(),  # without a prior there are no states of its data to start from
         uncertainty=StdPenalty(),
     )
     assert row == MOPO
@@ -180,5 +181,5 @@ def test_override_of_a_row_is_checked_like_a_row() -> None:
     with pytest.raises(UserError, match="with the prior's hidden widths"):
         with_overrides(MABE, {"policy.hidden": "[64, 64]"})
     both = with_overrides(MABE, {"rollouts.horizon": "1", "regulariser.target": "none"})
-    assert both.rollouts == Rollouts(horizon=1)
+    assert both.rollouts == Rollouts(horizon=1, prior_start_share=0.5)
     assert both.regulariser == ExplicitKl(target=None)
