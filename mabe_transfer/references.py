@@ -26,9 +26,9 @@ def measure(domain: Domain, *, episodes: int, seed: int) -> str:
     """
     expert = ladder(domain)
     with Work(f"Measuring {domain.name}", 2, "policies") as work:
-        random = _returns(domain, RandomPolicy(), episodes, seed, noisy=True)
+        random = play(domain, RandomPolicy(), episodes=episodes, seed=seed, noisy=True)
         work.advance(1, f"random {random.mean():.1f}")
-        best = _returns(domain, expert.policy(expert.expert), episodes, seed, noisy=False)
+        best = play(domain, expert.policy(expert.expert), episodes=episodes, seed=seed)
         work.advance(1, f"expert {best.mean():.1f}")
     return "\n".join(
         (
@@ -55,7 +55,18 @@ def sentence(domain: Domain) -> str:
     return f"random {found.random:g}, expert {found.expert:g} ({found.command}{how})"
 
 
-def _returns(domain: Domain, policy: Policy, episodes: int, seed: int, *, noisy: bool) -> Floats:
+def play(
+    domain: Domain, policy: Policy, *, episodes: int, seed: int, noisy: bool = False
+) -> Floats:
+    """Returns of a behaviour policy's episodes in a domain, its own or another, [episodes].
+
+    Args:
+        domain: Where.
+        policy: Who acts.
+        episodes: How many.
+        seed: Of the first episode; the next adds 1.
+        noisy: Whether actions are sampled; the mode otherwise.
+    """
     generator = np.random.default_rng(seed)
 
     def act(observation: Floats) -> Floats:

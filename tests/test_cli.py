@@ -126,5 +126,23 @@ def test_algorithms_list_has_every_row() -> None:
     assert {"bc", "sac", "brac-v", "mopo", "mabe"} <= {row["row"] for row in rows}
 
 
+def test_shipped_policies_are_listed_and_act_in_another_domain() -> None:
+    assert "halfcheetah-ice-backward" in call("behaviour", "list").output
+    words = ("halfcheetah-ice-backward", "--env", "halfcheetah-backward", "--episodes", "1")
+    played = call("behaviour", "evaluate", *words)
+    assert played.exit_code == 0, played.output
+    assert "score" in played.output
+
+
+@pytest.mark.slow
+def test_main_job_leaves_a_table_and_a_picture(tmp_path: Path) -> None:
+    made = call("experiment", "demo", "--smoke", "--seeds", "1", "--out", str(tmp_path))
+    assert made.exit_code == 0, made.output
+    assert "MABE" in (tmp_path / "table-smoke.md").read_text()
+    assert (tmp_path / "curves-smoke.png").stat().st_size > 1000
+    rows = json.loads((tmp_path / "table-smoke.json").read_text())["rows"]
+    assert [row["row"] for row in rows] == ["mabe-no-rl", "mopo", "mabe"]
+
+
 def test_version_is_printed() -> None:
     assert call("--version").output.strip().count(".") == 2

@@ -9,12 +9,13 @@ from typing import Annotated
 import typer
 
 from mabe_transfer import catalogue, domains
-from mabe_transfer.acquire import publish, train_ladders
+from mabe_transfer.acquire import ladder, publish, train_ladders
 from mabe_transfer.behaviour import Ladder, load_ladder
 from mabe_transfer.cli.tables import show
 from mabe_transfer.cli.training import limit_threads, parse_overrides
 from mabe_transfer.config import with_overrides
 from mabe_transfer.online import OnlineConfig
+from mabe_transfer.references import play
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -39,8 +40,8 @@ def train(
         f"--seed {seed}" + "".join(f" --set {change}" for change in override or [])
     )
     ladders = train_ladders([domains.domain(n) for n in names], config, seed=seed, folder=run)
-    for ladder in ladders:
-        publish(ladder, out, command)
+    for found in ladders:
+        publish(found, out, command)
     _print(ladders)
 
 
@@ -51,20 +52,43 @@ def list_() -> None:
     _print([load_ladder(path) for path in sorted(folder.glob("*.safetensors"))])
 
 
+@app.command()
+def evaluate(
+    name: Annotated[str, typer.Argument(help="A domain with a shipped ladder, or a ladder.")],
+    env: Annotated[str, typer.Option(help="Where it acts; its own domain by default.")] = "",
+    episodes: Annotated[int, typer.Option(min=1, help="How many.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Of the episodes.")] = 0,
+) -> None:
+    """Play the expert of a ladder, by its mode, in its own domain or in another one."""
+    path = Path(name)
+    found = load_ladder(path) if path.suffix == ".safetensors" else ladder(domains.domain(name))
+    where = domains.domain(env) if env else found.domain
+    returns = play(where, found.policy(found.expert), episodes=episodes, seed=seed)
+    row = {
+        "policy": f"{found.domain.name}, expert",
+        "acts in": where.name,
+        "return": float(returns.mean()),
+        "std": float(returns.std()),
+    }
+    if where.reference:
+        row["score"] = float(where.normalised(returns.mean()))
+    show([row], title=f"{episodes} episodes from seed {seed}")
+
+
 def _print(ladders: list[Ladder]) -> None:
     rows = [
         {
-            "domain": ladder.domain.name,
-            "rungs": len(ladder.rungs),
-            "medium": _measured(ladder, ladder.medium),
-            "expert": _measured(ladder, ladder.expert),
-            "made by": ladder.provenance.get("command", "-"),
+            "domain": found.domain.name,
+            "rungs": len(found.rungs),
+            "medium": _measured(found, found.medium),
+            "expert": _measured(found, found.expert),
+            "made by": found.provenance.get("command", "-"),
         }
-        for ladder in ladders
+        for found in ladders
     ]
     show(rows, title="Behaviour policies: mean return of sampled actions")
 
 
-def _measured(ladder: Ladder, index: int) -> str:
-    rung = ladder.rungs[index]
+def _measured(found: Ladder, index: int) -> str:
+    rung = found.rungs[index]
     return f"{rung.mean:,.0f} +- {rung.std:,.0f} at {rung.env_steps:,}"
