@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from mabe_transfer import catalogue, library, policies, report, runs, video
@@ -110,7 +111,7 @@ def run(out: Path, *, seeds: int, scale: Scale) -> Made:
         "video": out / f"mabe{suffix}.mp4",
     }
     runs.write_json(files["numbers"], {"rows": rows, "provenance": runs.provenance()})
-    _film(results[-1].folder, files)
+    _film(results[-1], files)
     return Made(rows, files)
 
 
@@ -168,11 +169,12 @@ def _arm(row: Algorithm, one: str, other: str, folder: Path, seeds: int, scale: 
     return trainer.run()
 
 
-def _film(run: Path, files: dict[str, Path]) -> None:
-    """Film the winner, unless nothing can draw here."""
-    found = policies.load(run)
+def _film(result: Result, files: dict[str, Path]) -> None:
+    """Film MABE's median seed, unless nothing can draw here."""
+    found = policies.load(result.folder)
+    median = result.seeds[int(np.argsort(result.per_seed)[len(result.seeds) // 2])]
     try:
-        video.film(found.act_one(found.seeds[0]), found.target, files["video"], steps=300, seed=0)
+        video.film(found.act_one(median), found.target, files["video"], steps=300, seed=0)
     except UserError as error:
         notice(f"No video: {error}")
         del files["video"]

@@ -68,7 +68,7 @@ def test_unknown_robot_gets_the_nearest_name_and_exit_code_2() -> None:
 
 def test_collect_wants_a_domain_or_a_recipe() -> None:
     assert "--env" in refusal("collect")
-    assert "--recipe" in refusal("collect", "--env", "hopper", "--recipe", "hopper-on-ice")
+    assert "--recipe" in refusal("collect", "--env", "hopper", "--recipe", "halfcheetah-forward")
 
 
 def test_unknown_quality_is_refused() -> None:
