@@ -51,7 +51,7 @@ class Scale:
 FULL = Scale(
     forward=50_000,
     backward=30_000,
-    prior_updates=3_000,
+    prior_updates=6_000,
     updates=3_000,
     epochs=10,
     starts=5_000,
