@@ -110,8 +110,8 @@ def ladder(domain: Domain, config: OnlineConfig | None = None) -> Ladder:
     if path.is_file():
         return load_ladder(path)
     notice(
-        f"No behaviour policy is shipped for {domain.name}; training one with SAC. That takes an "
-        "hour or more on two cores, can be interrupted, and is done once."
+        f"No behaviour policy is shipped for {domain.name}; training one with SAC. That is done "
+        "once, can be interrupted, and goes on when the command is repeated."
     )
     (found,) = train_ladders([domain], config or OnlineConfig(), seed=0, folder=_folder(domain))
     found.save(path)

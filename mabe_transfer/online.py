@@ -117,12 +117,20 @@ class OnlineSac:
         runs.forget(folder / "metrics.jsonl", "env_steps", self.vector_step * config.envs)
 
     def run(self, until: int | None = None) -> list[Ladder]:
-        """Train to the end, or to `until` environment steps, and give each domain's ladder."""
+        """Train to the end, or to `until` environment steps, and give each domain's ladder.
+
+        Raises:
+            Interrupted: The user asked to stop; the state is saved.
+        """
         total = min(self.total, (until or self.config.env_steps) // self.config.envs)
         names = ", ".join(domain.name for domain in self.domains)
         every = max(1, self.total // (self.config.rungs * CHECKPOINTS))
         done = self.vector_step * self.config.envs
-        with Work(f"SAC on {names}", total * self.config.envs, "steps", done=done) as work:
+        title = f"SAC on {names}"
+        with (
+            runs.interruptible() as stop,
+            Work(title, total * self.config.envs, "steps", done=done) as work,
+        ):
             while self.vector_step < total:
                 self._act()
                 self._learn()
@@ -130,9 +138,14 @@ class OnlineSac:
                 note = ""
                 if self._is_rung(self.vector_step):
                     note = "returns " + " ".join(f"{mean:,.0f}" for mean in self._keep_rung())
-                if note or self.vector_step % every == 0:
+                if note or stop.asked or self.vector_step % every == 0:
                     self._checkpoint()
                 work.advance(self.config.envs, note)
+                if stop.asked:
+                    raise runs.Interrupted(
+                        f"Stopped at {work.done:,} steps; the same command resumes there "
+                        f"({self.folder})."
+                    )
         self._checkpoint()
         return self.ladders()
 

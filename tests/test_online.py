@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +15,7 @@ from mabe_transfer import domains
 from mabe_transfer.errors import UserError
 from mabe_transfer.online import OnlineConfig, OnlineSac
 from mabe_transfer.parts.sac import Sac, SacLearner
+from mabe_transfer.runs import Interrupted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -263,3 +265,20 @@ def test_domains_of_different_robots_are_refused(tmp_path: Path) -> None:
 def test_same_domain_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="must differ"):
         OnlineSac([short("hopper"), short("hopper")], TINY, seed=0, folder=tmp_path / "run")
+
+
+def test_training_stopped_by_ctrl_c_saves_itself_and_goes_on_exactly(
+    whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = training(tmp_path / "stopped")
+    learn = stopped._learn
+
+    def learn_and_press() -> None:
+        learn()
+        if stopped.vector_step == 10:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(stopped, "_learn", learn_and_press)
+    with pytest.raises(Interrupted, match="Stopped at 44 steps; the same command resumes there"):
+        stopped.run()
+    assert_same_ladders(training(tmp_path / "stopped").run(), whole.ladders)
