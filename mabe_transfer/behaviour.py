@@ -34,7 +34,7 @@ class Policy(Protocol):
     """Something that acts: observations and noise in, actions out."""
 
     def act(self, observation: Floats, noise: Floats) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Actions [B, A] at observations [B, O], with uniform-free standard normal noise [B, A]."""
+        """Actions [B, A] at observations [B, O], with standard normal noise [B, A]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +66,7 @@ class Ladder:
 
     @property
     def medium(self) -> int:
-        """Index of the first rungs' nearest to a third of the way from the worst to the expert."""
+        """Index of the rung nearest to a third of the way from the worst to the expert."""
         low = min(rung.mean for rung in self.rungs)
         goal = low + MEDIUM_SHARE * (self.rungs[self.expert].mean - low)
         return min(range(self.expert + 1), key=lambda index: abs(self.rungs[index].mean - goal))

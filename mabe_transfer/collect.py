@@ -8,6 +8,7 @@ interrupted collection goes on from its last whole shard with the same numbers.
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,7 @@ def collect(
     }
     total = sum(share.transitions for share in shares)
     writer = StoreWriter.open(location, layout, attributes)
-    with writer, simulation_closing(simulation), runs.interruptible() as stop:
+    with writer, closing(simulation), runs.interruptible() as stop:
         with Work(title, total, "transitions", done=writer.resumed_rows) as work:
             for block in _blocks(simulation, shares, seed, writer.cursor):
                 writer.append(block.rows, block.seeds, cursor=block.cursor)
@@ -195,18 +196,3 @@ def _cut(
 def _key(seed: int, share: int, episode: int) -> int:
     """The seed of one episode, a non-negative 32-bit number."""
     return int(np.random.SeedSequence((seed, share, episode)).generate_state(1)[0])
-
-
-class simulation_closing:
-    """Close a simulation's threads on the way out."""
-
-    def __init__(self, simulation: World) -> None:
-        self.simulation = simulation
-
-    def __enter__(self) -> World:
-        """Give the simulation."""
-        return self.simulation
-
-    def __exit__(self, *trace: object) -> None:
-        """Stop its threads."""
-        self.simulation.close()

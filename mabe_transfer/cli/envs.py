@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mabe_transfer import catalogue, domains, references
-from mabe_transfer.certificate import certify
+from mabe_transfer.certificate import Certificate, certify
 from mabe_transfer.cli.tables import out, show
 from mabe_transfer.config import to_json
 
@@ -78,10 +78,7 @@ def reference(
     typer.echo(references.measure(domains.domain(name), episodes=episodes, seed=seed))
 
 
-def _print(certificate: object) -> None:
-    from mabe_transfer.certificate import Certificate
-
-    assert isinstance(certificate, Certificate)
+def _print(certificate: Certificate) -> None:
     rows = [
         {
             "field": change.field,

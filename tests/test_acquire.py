@@ -1,0 +1,24 @@
+"""A dataset of a training's own replay: whole rows, whole episodes, no seam between copies."""
+
+from __future__ import annotations
+
+from mabe_transfer.acquire import Request, acquire
+from mabe_transfer.domains import domain
+from mabe_transfer.library import open_dataset
+from mabe_transfer.online import OnlineConfig
+from mabe_transfer.parts.sac import Sac
+from mabe_transfer.replay import resimulate
+from mabe_transfer.verify import verify
+
+TINY = OnlineConfig(
+    sac=Sac(hidden=(8, 8)), env_steps=240, envs=4, warmup=200, batch=8, rungs=2, episodes=1
+)
+
+
+def test_medium_replay_passes_every_check_and_replays() -> None:
+    request = Request(domain=domain("hopper-ice"), quality="medium-replay")
+    store = acquire(request, TINY)
+    assert store.rows in {120, 240}  # up to the first rung or to the second, 4 copies
+    found = open_dataset("hopper-ice-medium-replay").domain
+    findings = verify(store, task_weights=found.weights, replay=resimulate(found), sample=60)
+    assert [finding for finding in findings if not finding.passed] == []
