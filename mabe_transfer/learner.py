@@ -13,15 +13,13 @@ from mabe_transfer import weights
 from mabe_transfer.algorithms import Algorithm, Imitation
 from mabe_transfer.domains import Domain
 from mabe_transfer.networks import Sizes, Streams
-from mabe_transfer.parts import Metrics, unpack
+from mabe_transfer.parts import Batch, Metrics, PolicyLearner, unpack
 from mabe_transfer.parts.dynamics import EnsembleModel
 from mabe_transfer.parts.prior import BehaviourPrior
 from mabe_transfer.parts.rollouts import RolloutPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from mabe_transfer.parts.sac import SacLearner
 
 Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
@@ -62,10 +60,12 @@ class Learner:
         assert not isinstance(row.policy, Imitation)
         assert row.regulariser is not None
         self.parts, self.batch = parts, batch
-        self.policy: SacLearner = row.policy.build(sizes, row.regulariser.build(sizes, parts.prior))
+        self.policy: PolicyLearner = row.policy.build(
+            sizes, row.regulariser.build(sizes, parts.prior)
+        )
         if row.start_from_prior:
             assert parts.prior is not None
-            self.policy.actor.load_state_dict(parts.prior.actor.state_dict())
+            self.policy.start_from(parts.prior.state())
         self.pool: RolloutPool | None = None
         if row.rollouts is not None and parts.model is not None:
             elites = parts.model.elites.shape[1]
@@ -82,9 +82,7 @@ class Learner:
         rollouts = self.parts.row.rollouts
         if self.pool is not None and rollouts is not None and self.updates % rollouts.every == 0:
             metrics |= self._roll_out()
-        rows = self._sample()
-        sizes = self.parts.sizes
-        metrics |= self.policy.update(unpack(rows, sizes.observation, sizes.action))
+        metrics |= self.policy.learn(self)
         self.updates += 1
         for name, value in metrics.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value
@@ -102,18 +100,19 @@ class Learner:
         inputs = torch.from_numpy(np.asarray(observation, dtype=np.float32))
         return self.policy.act(inputs.to(self.parts.sizes.device)).cpu().numpy()
 
-    def _sample(self) -> Tensor:
-        """A batch of real and model transitions, [S, B, W]."""
-        real, rollouts = self.parts.real, self.parts.row.rollouts
-        if self.pool is None or rollouts is None:
-            return real[self.sampler.integers(len(real), self.batch)]
-        count = round(rollouts.real_share * self.batch)
+    def transitions(self) -> Batch:
+        """A batch of real transitions and, where the row has a model, of its own."""
+        sizes, real, rollouts = self.parts.sizes, self.parts.real, self.parts.row.rollouts
+        share = 1.0 if rollouts is None else rollouts.real_share
+        count = round(share * self.batch)
         parts = []
         if count > 0:
             parts.append(real[self.sampler.integers(len(real), count)])
         if count < self.batch:
+            assert self.pool is not None
             parts.append(self.pool.sample(self.sampler, self.batch - count))
-        return torch.cat(parts, 1)
+        rows = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        return unpack(rows, sizes.observation, sizes.action, real=count)
 
     def _roll_out(self) -> Metrics:
         assert self.pool is not None

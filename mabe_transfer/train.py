@@ -170,7 +170,7 @@ class Trainer:
                         f"Stopped after {learner.updates:,} updates; the same command resumes "
                         f"there ({self.folder.path})."
                     )
-        self._save_policy(learner.policy.actor.state_dict())
+        self._save_policy(learner.policy.policy_state())
 
     def _log(self, learner: Learner) -> str:
         """Write a row of metrics; gives a short note on how it goes."""

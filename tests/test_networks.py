@@ -229,6 +229,7 @@ def batch(rows: slice) -> Batch:
         normal(2, 5, 8)[rows],
         normal(3, 5, 8, 3)[rows],
         (normal(4, 5, 8) > 1.0).float()[rows],
+        real=8,
     )
 
 

@@ -45,6 +45,7 @@ def batch(size: Sizes, count: int = 32) -> Batch:
         normal(2, s, count),
         normal(3, s, count, o),
         torch.zeros(s, count),
+        real=count,
     )
 
 
@@ -389,7 +390,7 @@ def test_evaluator_learns_the_discounted_value_of_the_behaviour() -> None:
     config = Adaptive(discount=0.5, polyak=0.1, fit=Fit(hidden=(16,)))
     for terminal, expected in ((0.0, 2.0), (1.0, 1.0)):
         found = Evaluator(size, config, config.fit, rows_with(torch.ones(3)))
-        data = Batch(state, action, torch.ones(1, 16), state, torch.full((1, 16), terminal))
+        data = Batch(state, action, torch.ones(1, 16), state, torch.full((1, 16), terminal), 16)
         found.adam.param_groups[0]["lr"] = 1e-2
         for _ in range(150):
             found.update(data)

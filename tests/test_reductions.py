@@ -249,8 +249,11 @@ def test_batches_have_the_share_of_real_transitions_that_the_row_says() -> None:
     found = learner(small(MOPO, rollouts=replace(ROLLOUTS, real_share=0.25)))
     found.step()
     known = {tuple(row) for row in REAL.tolist()}
-    drawn = found._sample()[0].tolist()
-    assert [tuple(row) in known for row in drawn] == [True] * 8 + [False] * 24
+    drawn = found.transitions()
+    columns = (drawn.observation, drawn.action, drawn.reward[..., None], drawn.next_observation)
+    rows = torch.cat((*columns, drawn.terminal[..., None]), -1)[0].tolist()
+    assert [tuple(row) in known for row in rows] == [True] * 8 + [False] * 24
+    assert drawn.real == 8
 
 
 def test_rollouts_start_from_the_prior_s_states_as_often_as_the_row_says() -> None:
@@ -278,5 +281,5 @@ def test_state_with_a_number_that_is_none_is_named() -> None:
     found = learner(SMALL_SAC)
     assert found.not_finite() is None
     with torch.no_grad():
-        found.policy.actor.body.weights[0][0, 0, 0] = math.nan
+        found.policy.policy_state()["body.weights.0"][0, 0, 0] = math.nan
     assert found.not_finite() == "policy/policy/body.weights.0"

@@ -480,7 +480,7 @@ def test_diverged_state_is_neither_evaluated_nor_kept(
         metrics = step(self)
         if self.updates == 10:
             with torch.no_grad():
-                self.policy.actor.body.weights[0][1, 0, 0] = math.inf
+                self.policy.policy_state()["body.weights.0"][1, 0, 0] = math.inf
         return metrics
 
     monkeypatch.setattr(Learner, "step", diverging)

@@ -27,10 +27,14 @@ class Batch:
     reward: Tensor  # [S, B]
     next_observation: Tensor  # [S, B, O]
     terminal: Tensor  # [S, B], 1.0 where the task ended; the clock never sets it
+    real: int  # how many of the B come from the data, the first ones; the others from the model
 
 
-def unpack(rows: Tensor, observation: int, action: int) -> Batch:
-    """Split packed transitions [S, B, O + A + 1 + O + 1] into their columns, as views."""
+def unpack(rows: Tensor, observation: int, action: int, real: int | None = None) -> Batch:
+    """Split packed transitions [S, B, O + A + 1 + O + 1] into their columns, as views.
+
+    The first `real` of them come from the data; all, unless said otherwise.
+    """
     first, second = observation, observation + action
     return Batch(
         rows[..., :first],
@@ -38,7 +42,37 @@ def unpack(rows: Tensor, observation: int, action: int) -> Batch:
         rows[..., second],
         rows[..., second + 1 : second + 1 + observation],
         rows[..., second + 1 + observation],
+        rows.shape[-2] if real is None else real,
     )
+
+
+class Experience(Protocol):
+    """What a policy learns from: transitions of the data and of the model."""
+
+    def transitions(self) -> Batch:
+        """The next batch, real transitions first."""
+
+
+class PolicyLearner(Protocol):
+    """S policies that are being optimised."""
+
+    def act(self, observation: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Actions at [S, B, O]: the mode, or a sample where noise [S, B, A] is given."""
+
+    def learn(self, experience: Experience) -> Metrics:
+        """Take one step."""
+
+    def policy_state(self) -> dict[str, Tensor]:
+        """The policies alone, as they are kept when training is over."""
+
+    def start_from(self, prior: dict[str, Tensor]) -> None:
+        """Become a copy of a fitted prior, given its policy's tensors."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything needed to go on exactly."""
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state` gave."""
 
 
 class Prior(Protocol):

@@ -16,7 +16,7 @@ from mabe_transfer import losses, weights
 from mabe_transfer.networks import Actor, Critics, Sizes, Streams, track
 
 if TYPE_CHECKING:
-    from mabe_transfer.parts import Batch, Metrics, Regulariser
+    from mabe_transfer.parts import Batch, Experience, Metrics, Regulariser
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +66,18 @@ class SacLearner:
         with torch.no_grad():
             policy = self.actor.distribution(observation)
             return policy.mode() if noise is None else policy.sample(noise)[0]
+
+    def start_from(self, prior: dict[str, Tensor]) -> None:
+        """Become a copy of a fitted prior."""
+        self.actor.load_state_dict(prior)
+
+    def policy_state(self) -> dict[str, Tensor]:
+        """The policies' tensors."""
+        return dict(self.actor.state_dict())
+
+    def learn(self, experience: Experience) -> Metrics:
+        """Take one step on the next batch."""
+        return self.update(experience.transitions())
 
     def update(self, batch: Batch) -> Metrics:
         """Take one gradient step of critics, policy and regulariser (MABE Alg. 1 l. 9-13)."""
