@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mabe_transfer.parts.prior import BehaviourPrior
     from mabe_transfer.transfer import Sources
 
-FITS = 1  # to be raised when parts are fitted otherwise: what was fitted before is not found then
+FITS = 2  # to be raised when parts are fitted otherwise: what was fitted before is not found then
 
 
 def fit(row: Algorithm, sources: Sources, sizes: Sizes, folder: Path) -> Parts:

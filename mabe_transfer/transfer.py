@@ -16,7 +16,7 @@ from mabe_transfer import domains
 from mabe_transfer.domains import Domain
 from mabe_transfer.errors import UserError
 from mabe_transfer.library import Dataset, open_dataset
-from mabe_transfer.transitions import Transitions, relabel
+from mabe_transfer.transitions import relabel
 
 if TYPE_CHECKING:
     from mabe_transfer.algorithms import Algorithm
@@ -38,16 +38,20 @@ class Sources:
         return found
 
     def rows(self, dataset: Dataset, device: torch.device) -> Tensor:
-        """Packed transitions with the target task's rewards, [N, O + A + 1 + O + 1]."""
-        data = self.relabelled(dataset)
-        return torch.from_numpy(data.packed()).to(device)
+        """Packed transitions with the target task's rewards, [N, O + A + 1 + O + 1].
 
-    def relabelled(self, dataset: Dataset) -> Transitions:
-        """A dataset's transitions with the target task's rewards."""
-        data = dataset.store.load()
-        if dataset.domain.weights == self.target.weights:
-            return data
-        return relabel(data, self.target.weights)
+        Read block by block, so that nothing but the result and one block is ever in memory.
+        """
+        store, weights = dataset.store, self.target.weights
+        same = dataset.domain.weights == weights
+        width = 2 * store.layout.observation_size + store.layout.action_size + 2
+        packed = torch.empty(store.rows, width, device=device)
+        start = 0
+        for block in store.stream(states=False, terms=not same):
+            rewarded = block if same else relabel(block, weights)
+            packed[start : start + len(block)] = torch.from_numpy(rewarded.packed())
+            start += len(block)
+        return packed
 
     def describe(self) -> list[str]:
         """What follows from the data, in sentences for the user."""

@@ -608,6 +608,26 @@ def test_each_member_keeps_the_weights_of_its_best_epoch() -> None:
     assert kept(model) == [[2.0, 3.0, 2.0]]
 
 
+def test_weight_decay_is_the_loss_term_it_stands_for() -> None:
+    """Half the squared weights times the layer's factor; the last factor for any layer beyond."""
+    config = replace(SMALL, hidden=(8, 8), weight_decay=(0.3, 0.7))
+    found, other = config.build(sizes(0)), config.build(sizes(0))
+    inputs, targets = normal(0, 3, 16, 3), normal(1, 3, 16, 3)
+    explicit = torch.optim.Adam(other.parameters(), lr=config.rate)
+    adam = found._optimiser()
+    for _ in range(3):
+        adam.zero_grad()
+        torch.autograd.backward(found._loss(inputs, targets))
+        adam.step()
+        factors = zip((0.3, 0.7, 0.7), other.body.weights, strict=True)
+        decay = sum(0.5 * factor * weight.square().sum() for factor, weight in factors)
+        explicit.zero_grad()
+        torch.autograd.backward(other._loss(inputs, targets) + decay / other.targets)
+        explicit.step()
+    for one, two in zip(found.body.weights, other.body.weights, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
 def test_fit_ends_after_patience_epochs_without_a_gain_above_one_per_cent() -> None:
     model, epochs = scripted([[[1.0, 1.0, 1.0]], [[0.995, 1.0, 1.0]]], patience=3)
     assert epochs == 1 + 3

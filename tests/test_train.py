@@ -165,7 +165,7 @@ def test_relabelled_rewards_are_those_of_the_real_backward_environment(
     stores: dict[str, str],
 ) -> None:
     given = found(stores, MABE)
-    data = given.relabelled(given.real)
+    data = relabel(given.real.store.load(), given.target.weights)
     assert data.qpos is not None
     assert data.qvel is not None
     env = gymnasium.make("Hopper-v5", forward_reward_weight=-1.0)
@@ -184,7 +184,7 @@ def test_relabelled_rewards_are_those_of_the_batched_backward_simulation(
     stores: dict[str, str],
 ) -> None:
     given = found(stores, MABE)
-    data = given.relabelled(given.real)
+    data = relabel(given.real.store.load(), given.target.weights)
     simulation = Simulation(given.target, len(data))
     assert data.qpos is not None
     assert data.qvel is not None
@@ -198,7 +198,8 @@ def test_data_of_the_target_task_keeps_its_rewards(stores: dict[str, str]) -> No
     given = found(stores, MABE)
     assert given.prior is not None
     data = given.prior.store.load()
-    np.testing.assert_array_equal(given.relabelled(given.prior).rewards, data.rewards)
+    rows = given.rows(given.prior, torch.device("cpu"))
+    np.testing.assert_array_equal(rows.numpy(), data.packed())
     np.testing.assert_allclose(relabel(data, given.target.weights).rewards, data.rewards, atol=1e-6)
 
 
@@ -206,8 +207,10 @@ def test_model_and_critics_see_the_relabelled_rewards(stores: dict[str, str]) ->
     given = found(stores, MABE)
     rows = given.rows(given.real, torch.device("cpu"))
     assert rows.shape == (300, 11 + 3 + 1 + 11 + 1)
-    np.testing.assert_array_equal(rows[:, 14].numpy(), given.relabelled(given.real).rewards)
-    assert not np.array_equal(rows[:, 14].numpy(), given.real.store.load().rewards)
+    data = given.real.store.load()
+    relabelled = relabel(data, given.target.weights)
+    np.testing.assert_array_equal(rows.numpy(), relabelled.packed())
+    assert not np.array_equal(relabelled.rewards, data.rewards)
 
 
 # -- the run's folder ----------------------------------------------------------------------------

@@ -7,9 +7,11 @@ an ensemble of its own, all of them as one stack.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +34,8 @@ class Ensemble:
         hidden: Widths of the hidden layers.
         rate: Adam's learning rate.
         batch: Transitions of an update.
-        weight_decay: Factor of half the squared weights in the loss, one for each layer.
+        weight_decay: Factor of half the squared weights in the loss, one for each layer; layers
+            beyond the last factor take that one.
         holdout: Share of transitions held out, 1,000 at the most.
         patience: Epochs without improvement before the fit ends.
         improvement: Relative gain in held-out error that counts as one.
@@ -117,7 +120,7 @@ class EnsembleModel(nn.Module):
         inputs, targets = self._standardise(rows)
         streams = Streams(self.sizes, "dynamics/batches")
         train, held = self._split(len(rows), streams)
-        adam = torch.optim.Adam(self.parameters(), lr=self.config.rate, fused=True)
+        adam = self._optimiser()
         best = torch.full((self.sizes.stack, self.config.members), math.inf, device=rows.device)
         waited = torch.zeros(self.sizes.stack, dtype=torch.int64, device=rows.device)
         kept = [p.detach().clone() for p in self.parameters()]
@@ -140,6 +143,20 @@ class EnsembleModel(nn.Module):
         self.elites = best.argsort(dim=1)[:, : self.config.elites].contiguous()
         elite = torch.gather(best, 1, self.elites).mean()
         return {"epochs": float(epoch), "holdout": float(elite)}
+
+    def _optimiser(self) -> torch.optim.Adam:
+        """Adam, which adds the weight decay to the gradients itself, a loss term in all but cost.
+
+        The loss is a mean over the targets where MOPO's is a sum, so the decay is divided alike.
+        """
+        factors = self.config.weight_decay
+        decays = itertools.chain(factors, itertools.repeat(factors[-1] if factors else 0.0))
+        groups: list[dict[str, Any]] = [
+            {"params": [weight], "weight_decay": decay / self.targets}
+            for weight, decay in zip(self.body.weights, decays, strict=False)
+        ]
+        others = [*self.body.biases, self.max_log_variance, self.min_log_variance]
+        return torch.optim.Adam([*groups, {"params": others}], lr=self.config.rate, fused=True)
 
     def _standardise(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs [N, O + A] and targets [N, O + 1], standardised; sets the statistics."""
@@ -183,12 +200,7 @@ class EnsembleModel(nn.Module):
         mean, log_variance = self._evaluate(inputs)
         likelihood = losses.gaussian_nll(mean, log_variance, targets).sum()
         spread = 0.01 * (self.max_log_variance.sum() - self.min_log_variance.sum())
-        decay = sum(
-            0.5 * rate * weight.square().sum()
-            for rate, weight in zip(self.config.weight_decay, self.body.weights, strict=False)
-        )
-        loss: Tensor = likelihood + spread / self.targets + decay / self.targets
-        return loss
+        return likelihood + spread / self.targets
 
     @torch.no_grad()
     def _held_out(self, inputs: Tensor, targets: Tensor, held: Tensor) -> Tensor:

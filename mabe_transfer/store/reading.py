@@ -90,30 +90,36 @@ class Store:
         Raises:
             UserError: A chunk is absent or damaged, or holds a number that is not finite.
         """
-        wanted = {
-            name: self.arrays[name]
-            for name in self.layout.columns()
-            if (states or name not in STATES) and (terms or not name.startswith("reward_terms/"))
-        }
         stop = self.rows if limit is None else min(limit, self.rows)
-        return Transitions.of_arrays(read_arrays(wanted, 0, stop))
+        return Transitions.of_arrays(read_arrays(self._wanted(states, terms), 0, stop))
 
-    def stream(self, rows_per_block: int | None = None) -> Iterator[Transitions]:
-        """Read transitions block by block, for what does not fit into memory.
+    def stream(
+        self, rows_per_block: int | None = None, *, states: bool = True, terms: bool = True
+    ) -> Iterator[Transitions]:
+        """Read transitions block by block, so that only one block is in memory at a time.
 
         Args:
             rows_per_block: Rounded up to whole shards; one shard by default. The last block may
                 have fewer rows.
+            states: As in `load`.
+            terms: As in `load`.
 
         Raises:
             UserError: As `load` does.
         """
         shard = self.arrays["observations"].shard_rows
         block = max(1, -(-(rows_per_block or shard) // shard)) * shard
-        arrays = {name: self.arrays[name] for name in self.layout.columns()}
+        arrays = self._wanted(states, terms)
         for start in range(0, self.rows, block):
             stop = min(start + block, self.rows)
             yield Transitions.of_arrays(read_arrays(arrays, start, stop))
+
+    def _wanted(self, states: bool, terms: bool) -> dict[str, StoredArray]:
+        return {
+            name: self.arrays[name]
+            for name in self.layout.columns()
+            if (states or name not in STATES) and (terms or not name.startswith("reward_terms/"))
+        }
 
     def episodes(self) -> StoredEpisodes:
         """Read where the episodes lie, with their returns and seeds."""
