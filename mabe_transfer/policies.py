@@ -47,7 +47,7 @@ class Policies:
         index = self.seeds.index(seed)
 
         def act(observation: Floats) -> Floats:
-            repeated = np.broadcast_to(observation, (len(self.seeds), 1, len(observation)))
+            repeated = np.tile(observation, (len(self.seeds), 1, 1))  # torch wants it writable
             chosen: Floats = self.act(repeated)[index, 0]
             return chosen
 
