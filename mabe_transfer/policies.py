@@ -54,18 +54,23 @@ class Policies:
         return act
 
 
+def path(run: Path) -> Path:
+    """Where a run keeps its policies."""
+    return run / "policy" / "policy.safetensors"
+
+
 def load(run: Path) -> Policies:
     """Read the policies of a finished run.
 
     Raises:
         UserError: The folder holds no finished run.
     """
-    path = run / "policy" / "policy.safetensors"
-    if not path.is_file():
+    file = path(run)
+    if not file.is_file():
         state = "an unfinished run" if (run / "config.json").is_file() else "no run"
-        raise UserError(f"{run} holds {state}: {path} is missing.")
-    tensors, facts = weights.load(path)
-    target = from_facts(facts["target"], str(path))
+        raise UserError(f"{run} holds {state}: {file} is missing.")
+    tensors, facts = weights.load(file)
+    target = from_facts(facts["target"], str(file))
     shapes = [tensors[f"body.weights.{i}"].shape for i in range(len(tensors) // 2)]
     seeds = tuple(facts["seeds"])
     sizes = Sizes(seeds=seeds, observation=shapes[0][1], action=shapes[-1][2] // 2)

@@ -109,6 +109,9 @@ def test_train_evaluate_and_resume(datasets: None, tmp_path: Path) -> None:
     other = call("evaluate", run, "--episodes", "1", "--env", "halfcheetah-ice-backward")
     assert other.exit_code == 0, other.output
     assert "cannot act in hopper" in refusal("evaluate", run, "--env", "hopper")
+    left = call("export", run, "--format", "safetensors")
+    assert left.exit_code == 0, left.output
+    assert "best of 0, 1 by its last evaluations" in " ".join(left.output.split())
     assert "seed" in refusal("train", *command[1:6], "3", *command[7:])
 
 

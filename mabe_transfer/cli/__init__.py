@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from mabe_transfer import __version__
-from mabe_transfer.cli import algorithms, behaviour, data, envs, experiment, training
+from mabe_transfer.cli import algorithms, behaviour, data, envs, experiment, export, training
 from mabe_transfer.errors import UserError
 from mabe_transfer.progress import console
 from mabe_transfer.runs import Interrupted
@@ -50,6 +50,7 @@ app.command("collect")(data.collect)
 app.command("train")(training.train)
 app.command("evaluate")(training.evaluate)
 app.command("render")(training.render)
+app.command("export")(export.export)
 
 
 def _version(asked: bool) -> None:
