@@ -18,8 +18,10 @@ PACKAGE = "mabe_transfer"
 ORDER = (
     "errors",
     "config",
+    "statistics",
     "progress",
     "catalogue",
+    "published",
     "domains",
     "physics",
     "offscreen",
@@ -50,12 +52,16 @@ ORDER = (
     "learner",
     "fitting",
     "train",
+    "outcome",
+    "matrix",
     "policies",
     "plain",
     "choice",
     "export",
     "video",
     "report",
+    "scoreboard",
+    "benchmark",
     "demo",
     "cli",
 )
@@ -63,7 +69,17 @@ ORDER = (
 ENTRANCES = ("__init__", "__main__")
 # Rooms whose modules know only the room's `__init__`, so that each can be replaced.
 DIVIDED = ("parts",)
-WITHOUT_TORCH = ("errors", "config", "catalogue", "domains", "store", "transitions", "verify")
+WITHOUT_TORCH = (
+    "errors",
+    "config",
+    "statistics",
+    "catalogue",
+    "published",
+    "domains",
+    "store",
+    "transitions",
+    "verify",
+)
 FORBIDDEN_NAMES = ("utils", "common", "base", "helpers", "misc", "core")
 MAX_LINES = 300
 
