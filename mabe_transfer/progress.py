@@ -68,7 +68,7 @@ class Work:
         self._bar.update(self._task, completed=self.done, **fields)
         if not console.is_terminal and now - self._last >= PLAIN_LINE_EVERY_S:
             self._last = now
-            left = _clock((self.total - self.done) / max(rate, 1e-9))
+            left = clock((self.total - self.done) / max(rate, 1e-9))
             line = f"{self.title}: {self.done:,}/{self.total:,} {self.unit}, {shown}/s, {left} left"
             notice(f"{line}, {self._note}" if self._note else line)
 
@@ -94,7 +94,7 @@ class Work:
         if console.is_terminal:
             self._live.stop()
         elif kind is None:
-            spent = _clock(time.monotonic() - self._start)
+            spent = clock(time.monotonic() - self._start)
             line = f"{self.title}: {self.done:,} {self.unit} in {spent}"
             notice(f"{line}, {self._note}" if self._note else line)
 
@@ -104,7 +104,8 @@ def notice(text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Write a duration as 1:23:45, or as 23:45 below an hour."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -38,6 +38,10 @@ class Interrupted(Exception):
     """The work was stopped on request, after its state was saved."""
 
 
+class Diverged(UserError):
+    """A training whose numbers are no numbers any more: a result, not a mistake to mend."""
+
+
 class RunFolder:
     """A run's folder, opened to write.
 
@@ -215,11 +219,11 @@ def load_checkpoint(folder: Path) -> tuple[weights.Tensors, Json] | None:
     return weights.load(path) if path.is_file() else None
 
 
-def diverged(folder: Path, names: list[str], update: int) -> UserError:
+def diverged(folder: Path, names: list[str], update: int) -> Diverged:
     """Build the error for a training whose losses, or weights, are no numbers any more."""
     kept = checkpoint_path(folder)
     where = f"the last good checkpoint is {kept}" if kept.is_file() else "nothing was kept"
-    return UserError(
+    return Diverged(
         f"Training diverged: {', '.join(names)} not finite after {update:,} updates; {where}."
     )
 

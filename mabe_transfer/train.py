@@ -15,7 +15,7 @@ import numpy as np
 from mabe_transfer import evaluate, fitting, runs, weights
 from mabe_transfer.algorithms import Algorithm, Imitation
 from mabe_transfer.config import Json, to_json
-from mabe_transfer.domains import to_facts
+from mabe_transfer.domains import Domain, to_facts
 from mabe_transfer.learner import Learner, Parts, prior_act
 from mabe_transfer.networks import Sizes
 from mabe_transfer.progress import Work
@@ -90,7 +90,9 @@ class Trainer:
         self.sizes = Sizes(
             seeds=seeds, observation=real.observation_size, action=real.action_size, device=device
         )
-        self.folder = runs.RunFolder(folder, self._config())
+        self.folder = runs.RunFolder(
+            folder, identity(row, sources, schedule, seeds=seeds, device=device)
+        )
         self.simulation = world(sources.target, len(seeds) * schedule.episodes)
 
     def run(self) -> Result:
@@ -113,7 +115,8 @@ class Trainer:
             self.folder.status("interrupted")
             raise
         except Exception as error:
-            self.folder.status("failed", why=str(error))
+            expected = isinstance(error, runs.Diverged)
+            self.folder.status("failed", why=str(error), diverged=expected)
             raise
         finally:
             self.folder.close()
@@ -122,21 +125,7 @@ class Trainer:
 
     def result(self) -> Result:
         """Summarise the evaluations so far: the mean of the last ones."""
-        rows = runs.read_rows(self.folder.path / "evaluations.jsonl")
-        history = [(int(row["update"]), float(np.mean(row["returns"]))) for row in rows]
-        last = np.array([row["returns"] for row in rows[-evaluate.LAST :]])
-        per_seed = last.mean(0)
-        target = self.sources.target
-        summary = evaluate.summary(per_seed, target)
-        return Result(
-            self.folder.path,
-            self.row.name,
-            target.name,
-            self.sizes.seeds,
-            per_seed,
-            summary,
-            history,
-        )
+        return result(self.folder.path, self.row.name, self.sources.target, self.sizes.seeds)
 
     # -- the loop --------------------------------------------------------------------------------
 
@@ -225,19 +214,35 @@ class Trainer:
         }
         weights.save(self.folder.path / "policy" / "policy.safetensors", actor, facts)
 
-    def _config(self) -> Json:
-        """What makes this run this run."""
-        sources = self.sources
-        return {
-            "row": to_json(self.row),
-            "schedule": to_json(self.schedule),
-            "seeds": list(self.sizes.seeds),
-            "device": self.sizes.device.type,
-            "target": to_facts(sources.target),
-            "dynamics": sources.dynamics.name if sources.dynamics else None,
-            "prior": sources.prior.name if sources.prior else None,
-            "content": {
-                "dynamics": sources.dynamics.content if sources.dynamics else None,
-                "prior": sources.prior.content if sources.prior else None,
-            },
-        }
+
+def identity(
+    row: Algorithm,
+    sources: Sources,
+    schedule: Schedule,
+    *,
+    seeds: tuple[int, ...],
+    device: torch.device,
+) -> Json:
+    """What makes a run that very run, as its folder's `config.json` keeps it."""
+    return {
+        "row": to_json(row),
+        "schedule": to_json(schedule),
+        "seeds": list(seeds),
+        "device": device.type,
+        "target": to_facts(sources.target),
+        "dynamics": sources.dynamics.name if sources.dynamics else None,
+        "prior": sources.prior.name if sources.prior else None,
+        "content": {
+            "dynamics": sources.dynamics.content if sources.dynamics else None,
+            "prior": sources.prior.content if sources.prior else None,
+        },
+    }
+
+
+def result(folder: Path, row: str, target: Domain, seeds: tuple[int, ...]) -> Result:
+    """What the evaluations in a run's folder come to: the mean of the last ones."""
+    rows = runs.read_rows(folder / "evaluations.jsonl")
+    history = [(int(row["update"]), float(np.mean(row["returns"]))) for row in rows]
+    per_seed = np.array([row["returns"] for row in rows[-evaluate.LAST :]]).mean(0)
+    summary = evaluate.summary(per_seed, target)
+    return Result(folder, row, target.name, seeds, per_seed, summary, history)

@@ -1,0 +1,259 @@
+"""An experiment is a matrix of cells: rows of the algorithm table by tasks, each with its own data.
+
+Every cell is a run whose folder is named by the hash of all that makes it. Running a matrix skips
+the cells that are complete, resumes what was interrupted, and goes on past a cell that fails: its
+sentence is its result. Several processes may run one matrix; each takes cells nobody else has.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mabe_transfer import runs
+from mabe_transfer.algorithms import Algorithm
+from mabe_transfer.config import fingerprint, with_overrides
+from mabe_transfer.errors import UserError
+from mabe_transfer.outcome import Outcome, Record, describe
+from mabe_transfer.progress import clock, notice
+from mabe_transfer.train import Schedule, Trainer, identity, result
+from mabe_transfer.transfer import Sources, sources
+
+if sys.platform != "win32":
+    import fcntl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """One entry of a matrix: a row, trained on its data for its target.
+
+    Attributes:
+        label: The row of the result's table: an arm, or the algorithm's name.
+        task: The column: what is compared on equal terms, such as a dataset or a robot.
+        row: The algorithm.
+        dynamics: Name of D1.
+        prior: Name of D2.
+        target: Domain to learn for, where the data do not say it.
+        overrides: `part.field` and value, as `--set` takes them.
+    """
+
+    label: str
+    task: str
+    row: Algorithm
+    dynamics: str | None = None
+    prior: str | None = None
+    target: str | None = None
+    overrides: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The row with its overrides."""
+        return with_overrides(self.row, dict(self.overrides))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Matrix:
+    """Cells that share seeds and schedule.
+
+    Attributes:
+        title: What is asked.
+        data: Which data it stands on, for the tables.
+        cells: In the order in which they are trained.
+        seeds: One policy each, all of a cell trained together.
+        schedule: How long.
+
+    Raises:
+        UserError: Two cells have one label and one task.
+    """
+
+    title: str
+    data: str
+    cells: tuple[Cell, ...]
+    seeds: tuple[int, ...]
+    schedule: Schedule
+
+    def __post_init__(self) -> None:
+        """Refuse two cells in one place."""
+        places = [(cell.label, cell.task) for cell in self.cells]
+        for label, task in places:
+            if places.count((label, task)) > 1:
+                raise UserError(f"{self.title}: {label} on {task} is there twice.")
+
+
+def run(matrix: Matrix, out: Path, device: torch.device) -> Outcome:
+    """Train every cell that is not complete, and gather all of them.
+
+    Args:
+        matrix: What to run.
+        out: Folder of the runs, and of `records.json`, which is replaced after every cell.
+        device: Where.
+
+    Returns:
+        The records of all cells but those that another process is at.
+
+    Raises:
+        Interrupted: The user asked to stop; the same command goes on.
+    """
+    records: list[Record] = []
+    started, trained, total = time.monotonic(), 0, len(matrix.cells)
+    outcome = _outcome(matrix, records)
+    for number, cell in enumerate(matrix.cells, 1):
+        line = f"{number} of {total}, {cell.label} on {cell.task}"
+        begun = time.monotonic()
+        try:
+            record, new = _one(cell, matrix, out, device, line)
+        except (runs.Interrupted, KeyboardInterrupt) as stop:
+            raise runs.Interrupted(
+                f"Stopped at {line}: {len(records)} done. The same command skips those and goes "
+                f"on. {stop}".rstrip()
+            ) from None
+        if record is None:
+            notice(f"{line}: another process is at it.")
+            continue
+        records.append(record)
+        trained += new
+        took = f", in {clock(time.monotonic() - begun)}" if new else ", done before"
+        notice(f"{line}: {describe(record)}{took}{_left(started, trained, total - number)}")
+        outcome = _outcome(matrix, records)
+        outcome.write(out / "records.json")
+    return outcome
+
+
+def _outcome(matrix: Matrix, records: list[Record]) -> Outcome:
+    return Outcome(
+        title=matrix.title,
+        data=matrix.data,
+        seeds=matrix.seeds,
+        schedule=matrix.schedule,
+        records=tuple(records),
+    )
+
+
+def _left(started: float, trained: int, cells: int) -> str:
+    """Guess the time left from the cells trained so far, all taken for equal."""
+    if not trained or not cells:
+        return ""
+    return f"; at most {clock((time.monotonic() - started) / trained * cells)} left"
+
+
+def _one(
+    cell: Cell, matrix: Matrix, out: Path, device: torch.device, line: str
+) -> tuple[Record | None, bool]:
+    """A cell's record, trained if need be; none where another process is at it."""
+    try:
+        row = cell.algorithm
+        found = sources(row, cell.dynamics, cell.prior, cell.target)
+        config = identity(row, found, matrix.schedule, seeds=matrix.seeds, device=device)
+    except UserError as error:  # the data are not there, say
+        why = str(error)
+        return Record(label=cell.label, task=cell.task, row=cell.row.name, failure=why), False
+    folder = out / f"{row.name}-{found.target.name}-{fingerprint(config)}"
+    with _alone(folder) as mine:
+        if not mine:
+            return None, False
+        status = folder / "status.json"
+        known = runs.read_json(status) if status.is_file() else {}
+        if known.get("state") == "complete":
+            return _gather(cell, found, folder, matrix.seeds), False
+        if known.get("diverged"):
+            return _gather(cell, found, folder, (), str(known["why"]), diverged=True), False
+        done = known.get("updates")
+        notice(f"{line}: " + (f"going on after {done:,} updates" if done else "training"))
+        try:
+            trainer = Trainer(
+                row, found, matrix.schedule, seeds=matrix.seeds, device=device, folder=folder
+            )
+            trainer.run()
+        except runs.Interrupted:
+            raise
+        except UserError as error:
+            diverged = isinstance(error, runs.Diverged)
+            return _gather(cell, found, folder, (), str(error), diverged=diverged), True
+        except Exception as error:  # one cell's trouble must not end a night's work
+            runs.write_text(folder / "traceback.txt", traceback.format_exc())
+            why = f"{type(error).__name__}: {error}; see {folder / 'traceback.txt'}."
+            return _gather(cell, found, folder, (), why), True
+        return _gather(cell, found, folder, matrix.seeds), True
+
+
+def _gather(
+    cell: Cell,
+    found: Sources,
+    folder: Path,
+    seeds: tuple[int, ...],
+    failure: str = "",
+    *,
+    diverged: bool = False,
+) -> Record:
+    """What a run's folder holds, or how it failed."""
+    returns: tuple[float, ...] = ()
+    scores: tuple[float, ...] = ()
+    if not failure:
+        per_seed = result(folder, cell.row.name, found.target, seeds).per_seed
+        returns = tuple(float(value) for value in per_seed)
+        if not np.isfinite(per_seed).all():
+            returns, failure = (), f"An evaluation is no number: {folder / 'evaluations.jsonl'}."
+        elif found.target.reference is not None:
+            scores = tuple(float(value) for value in found.target.normalised(per_seed))
+    return Record(
+        label=cell.label,
+        task=cell.task,
+        row=cell.row.name,
+        dynamics=found.dynamics.name if found.dynamics else None,
+        prior=found.prior.name if found.prior else None,
+        target=found.target.name,
+        folder=folder.name,
+        machine=_machine(folder),
+        returns=returns,
+        scores=scores,
+        failure=failure,
+        diverged=diverged,
+    )
+
+
+def _machine(folder: Path) -> str:
+    """Where a run was trained, and by which code."""
+    path = folder / "provenance.json"
+    if not path.is_file():
+        return ""
+    facts = runs.read_json(path)
+    versions = ", ".join(f"{name} {facts['versions'][name]}" for name in ("torch", "mujoco"))
+    commit = f", commit {facts['commit']}" if facts["commit"] else ""
+    return f"{facts['gpu'] or facts['machine']}, {facts['cores']} cores, {versions}{commit}"
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """Keep other processes away from a run's folder; false where one is there already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if sys.platform == "win32":
+        yield True
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        yield _locked(handle)
+    finally:
+        os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # a file system without locks
+    return True

@@ -1,0 +1,86 @@
+"""What the cells of a matrix came to, as plain records in a JSON file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mabe_transfer import runs
+from mabe_transfer.config import from_json, to_json
+from mabe_transfer.train import Schedule
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """What a cell came to.
+
+    Attributes:
+        label: As the cell's.
+        task: As the cell's.
+        row: Name of the algorithm's row.
+        dynamics: Name of D1.
+        prior: Name of D2.
+        target: Name of the domain that was learned for.
+        folder: Of the run, inside the matrix's folder.
+        machine: Where it was trained.
+        returns: Mean of the last evaluations, one a seed; empty where the cell failed.
+        scores: The same, normalised; empty where the target has no reference returns.
+        failure: The sentence in which it ended, where it failed.
+        diverged: Whether that was a divergence: a result, which is not tried again.
+    """
+
+    label: str
+    task: str
+    row: str
+    dynamics: str | None = None
+    prior: str | None = None
+    target: str = ""
+    folder: str = ""
+    machine: str = ""
+    returns: tuple[float, ...] = ()
+    scores: tuple[float, ...] = ()
+    failure: str = ""
+    diverged: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What a matrix came to so far."""
+
+    title: str
+    data: str
+    seeds: tuple[int, ...]
+    schedule: Schedule
+    records: tuple[Record, ...]
+
+    def write(self, path: Path) -> Path:
+        """Write it as JSON, in one move."""
+        runs.write_json(path, to_json(self))
+        return path
+
+    @property
+    def failed(self) -> list[Record]:
+        """Cells that ended otherwise than by a result; repeating the matrix tries them again."""
+        return [record for record in self.records if record.failure and not record.diverged]
+
+
+def read(path: Path) -> Outcome:
+    """Read what `Outcome.write` wrote.
+
+    Raises:
+        UserError: There is no such file, or it holds something else.
+    """
+    return from_json(Outcome, runs.read_json(path), str(path))
+
+
+def describe(record: Record) -> str:
+    """A record in a few words: how it failed, or mean +- standard deviation over seeds."""
+    if record.failure:
+        return record.failure
+    kind, values = ("score", record.scores) if record.scores else ("return", record.returns)
+    return f"{kind} {np.mean(values):,.1f} +- {np.std(values):,.1f}"
