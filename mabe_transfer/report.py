@@ -16,14 +16,25 @@ History = Sequence[tuple[int, float]]
 COLOURS = ("#7a7a7a", "#d07a00", "#0b6fb8", "#3a8f3a", "#a83a8f", "#b03030")
 
 
-def markdown(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    """Write rows as a Markdown table; floats with one decimal."""
-    names = list(rows[0])
-    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+def markdown(
+    rows: Sequence[Mapping[str, Any]], path: Path, *, title: str = "", notes: Sequence[str] = ()
+) -> Path:
+    """Write rows as a Markdown table; floats with one decimal.
+
+    Args:
+        rows: With the columns of the first one.
+        path: The file.
+        title: A heading above it.
+        notes: Sentences below it.
+    """
+    names = list(rows[0]) if rows else []
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)] if rows else []
     for row in rows:
         cells = [f"{v:,.1f}" if isinstance(v, float) else str(v) for v in row.values()]
         lines.append("| " + " | ".join(cells) + " |")
-    write_text(path, "\n".join(lines) + "\n")
+    head = [f"## {title}", ""] if title else []
+    foot = ["", *(f"- {note}" for note in notes)] if notes else []
+    write_text(path, "\n".join((*head, *lines, *foot)) + "\n")
     return path
 
 
