@@ -159,13 +159,16 @@ class DomainRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """A dataset to collect: which domain, whose behaviour, how many transitions, which seed."""
+    """A dataset to collect: which domain, whose behaviour, how many transitions, which seed.
+
+    Without `transitions`, a replay is taken whole and anything else gets the default number.
+    """
 
     name: str
     summary: str
     env: str
     quality: str
-    transitions: int
+    transitions: int | None = None
     seed: int = 0
     policy: str = ""
 

@@ -97,6 +97,15 @@ def with_overrides(config: T, overrides: Mapping[str, str]) -> T:
     return _override(config, tree, "")
 
 
+def has_field(config: Any, path: str) -> bool:
+    """Whether a configuration has a field of this dotted name, so that an override reaches it."""
+    for name in path.split("."):
+        if not is_dataclass(config) or name not in {f.name for f in fields(config)}:
+            return False
+        config = getattr(config, name)
+    return True
+
+
 def _override(config: T, tree: Mapping[str, Any], path: str) -> T:
     """Replace all of a part's fields at once, so that what must agree may change together."""
     names = [f.name for f in fields(cast("Any", config))]

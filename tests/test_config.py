@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mabe_transfer.config import fingerprint, from_json, from_mapping, to_json, with_overrides
+from mabe_transfer.config import (
+    fingerprint,
+    from_json,
+    from_mapping,
+    has_field,
+    to_json,
+    with_overrides,
+)
 from mabe_transfer.errors import UserError
 
 if TYPE_CHECKING:
@@ -232,3 +239,18 @@ def test_overrides_leave_the_original_alone() -> None:
 def test_override_that_makes_no_sense_is_refused(path: str, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         with_overrides(BOAT, {path: text})
+
+
+@pytest.mark.parametrize(
+    ("path", "there"),
+    [
+        ("drive", True),
+        ("drive.gears", True),
+        ("drive.gear", False),
+        ("spare", True),
+        ("spare.power", False),  # it is None here
+        ("crew.age", False),
+    ],
+)
+def test_field_is_there_if_every_part_on_its_way_is(path: str, there: bool) -> None:
+    assert has_field(BOAT, path) is there

@@ -8,7 +8,16 @@ import typer
 from typer.core import TyperGroup
 
 from mabe_transfer import __version__
-from mabe_transfer.cli import algorithms, behaviour, data, envs, experiment, export, training
+from mabe_transfer.cli import (
+    algorithms,
+    behaviour,
+    benchmark,
+    data,
+    envs,
+    experiment,
+    export,
+    training,
+)
 from mabe_transfer.errors import UserError
 from mabe_transfer.progress import console
 from mabe_transfer.runs import Interrupted
@@ -46,6 +55,7 @@ app.add_typer(data.app, name="data", help="Datasets that were collected.")
 app.add_typer(behaviour.app, name="behaviour", help="Policies whose behaviour is collected.")
 app.add_typer(algorithms.app, name="algorithms", help="The table of algorithms.")
 app.add_typer(experiment.app, name="experiment", help="Reproduce a result by one command.")
+app.add_typer(benchmark.app, name="benchmark", help="Standard runs beside printed scores.")
 app.command("collect")(data.collect)
 app.command("train")(training.train)
 app.command("evaluate")(training.evaluate)

@@ -1,0 +1,234 @@
+"""The D4RL benchmark: rows of the algorithm table on D4RL's data, beside the paper's Table 1.
+
+The data are D4RL's own files, or datasets that this project collects by D4RL's protocol where
+there are none. Either way policies are evaluated in D4RL's physics and normalised by D4RL's
+reference returns. Versions of the data are never mixed in one table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mabe_transfer import catalogue, library, matrix, published, scoreboard
+from mabe_transfer.acquire import acquire, of_recipe
+from mabe_transfer.algorithms import ALGORITHMS, algorithm
+from mabe_transfer.config import has_field, with_overrides
+from mabe_transfer.errors import UserError, unknown
+from mabe_transfer.matrix import Cell, Matrix
+from mabe_transfer.outcome import Outcome
+from mabe_transfer.scoreboard import Board
+from mabe_transfer.train import Schedule
+
+if TYPE_CHECKING:
+    import torch
+
+    from mabe_transfer.algorithms import Algorithm
+    from mabe_transfer.published import Printed
+
+ROBOTS = ("halfcheetah", "hopper", "walker2d")
+TIERS = ("medium", "medium-replay", "medium-expert", "random", "expert")
+TASKS = {f"{robot}-{tier}": robot for tier in TIERS for robot in ROBOTS}
+"""Tasks in the order of the paper's Table 1, with their robot."""
+TABLE_1 = tuple(TASKS)[:9]
+METHODS = tuple(
+    name for name in ("bc", "mabe", "mopo", "morel", "sac", "cql", "brac-v") if name in ALGORITHMS
+)
+"""The methods of Table 1 that are rows here, in its order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A dataset of the benchmark.
+
+    Attributes:
+        task: Robot and tier, as in Table 1.
+        dataset: What `open_dataset` is asked for.
+        version: Of the data; tables hold one only.
+    """
+
+    task: str
+    dataset: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """Datasets collected by this project by D4RL's protocol."""
+
+    def names(self) -> dict[str, Named]:
+        """Every dataset by its name, and by its task."""
+        found = {}
+        for task, robot in TASKS.items():
+            recipe = f"{robot}-d4rl{task.removeprefix(robot)}"
+            found[task] = found[recipe] = Named(task, recipe, "ours")
+        return found
+
+    def prepare(self, named: Named) -> None:
+        """Collect a dataset unless it is there, training its behaviour policy if need be."""
+        if not Path(library.location(named.dataset)).exists():
+            acquire(of_recipe(catalogue.recipe(named.dataset)))
+
+    def data(self, version: str) -> str:
+        """What a table says of the data."""
+        del version
+        return "collected by this project by D4RL's protocol (`datasets/d4rl-ours.toml`)"
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """D4RL's own files."""
+
+    def names(self) -> dict[str, Named]:
+        """Every dataset by its name, and the v2 ones by their task."""
+        found = {
+            f"d4rl:{task}-{version}": Named(task, f"d4rl:{task}-{version}", version)
+            for task in TASKS
+            for version in ("v0", "v1", "v2")
+        }
+        return found | {task: found[f"d4rl:{task}-v2"] for task in TASKS}
+
+    def prepare(self, named: Named) -> None:
+        """Nothing to do: opening a dataset finds its file."""
+
+    def data(self, version: str) -> str:
+        """What a table says of the data."""
+        return f"D4RL {version}, its own files"
+
+
+Source = Ours | Files
+"""A source of data: both answer to `names`, `prepare` and `data`."""
+SOURCES: dict[str, Source] = {"ours": Ours(), "files": Files()}
+PRINTED = {"ours": "mabe-table-1", "v0": "mabe-table-1", "v2": "field-v2"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What to run.
+
+    Attributes:
+        algos: Rows of the algorithm table.
+        datasets: Names or tasks; the nine of Table 1 if there is none.
+        source: Where the data are from.
+        seeds: Of every cell.
+        schedule: Of every cell.
+        overrides: `part.field` to value, for the rows that have such a field.
+    """
+
+    algos: tuple[str, ...] = METHODS
+    datasets: tuple[str, ...] = ()
+    source: Source = SOURCES["ours"]
+    seeds: tuple[int, ...]
+    schedule: Schedule
+    overrides: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a benchmark came to, and the files that say so."""
+
+    outcome: Outcome
+    board: Board
+    files: dict[str, Path]
+
+
+def run(plan: Plan, out: Path, results: Path, device: torch.device, *, reference: str = "") -> Made:
+    """Collect what is missing, run the matrix, and write its records and tables.
+
+    Args:
+        plan: What to run.
+        out: Folder of the runs.
+        results: Folder of `records.json`, `table.md` and `table.csv`.
+        device: Where.
+        reference: The row that the others are compared with; see `scoreboard.board`.
+
+    Raises:
+        Interrupted: The user asked to stop; the same command goes on.
+    """
+    if reference and reference not in plan.algos:
+        raise unknown("row to compare with", reference, plan.algos)
+    datasets = named(plan)
+    cells = _cells(plan, datasets)
+    for dataset in datasets:
+        plan.source.prepare(dataset)
+    version = datasets[0].version
+    outcome = matrix.run(
+        Matrix(
+            title="D4RL benchmark",
+            data=plan.source.data(version),
+            cells=cells,
+            seeds=plan.seeds,
+            schedule=plan.schedule,
+        ),
+        out,
+        device,
+    )
+    beside = printed(version)
+    board = scoreboard.board(outcome, reference=reference, printed=beside)
+    files = {
+        "records": outcome.write(results / "records.json"),
+        "table": board.write(results / "table.md"),
+        "numbers": scoreboard.tidy(outcome, results / "table.csv", printed=beside),
+    }
+    return Made(outcome, board, files)
+
+
+def looks(updates: int) -> int:
+    """Updates between evaluations: so that the last ten are of the last half of the training."""
+    return max(1, min(5_000, updates // 20))
+
+
+def printed(version: str) -> Printed | None:
+    """The printed table that a version of the data may stand beside."""
+    return published.table(PRINTED[version]) if version in PRINTED else None
+
+
+def named(plan: Plan) -> list[Named]:
+    """The datasets of a plan.
+
+    Raises:
+        UserError: One does not exist, or they are of several versions.
+    """
+    known = plan.source.names()
+    for name in plan.datasets:
+        if name not in known:
+            raise unknown("dataset of this benchmark", name, known)
+    found = list(dict.fromkeys(known[name] for name in plan.datasets or TABLE_1))
+    versions = sorted({dataset.version for dataset in found})
+    if len(versions) > 1:
+        raise UserError(
+            f"--datasets are of {' and '.join(versions)}, which are different data and never share "
+            "a table; run one version at a time."
+        )
+    return found
+
+
+def _cells(plan: Plan, datasets: list[Named]) -> tuple[Cell, ...]:
+    rows = [algorithm(name) for name in dict.fromkeys(plan.algos)]
+    overrides = {row.name: _overrides(row, plan.overrides) for row in rows}
+    for path, text in plan.overrides.items():
+        if not any(has_field(row, path) for row in rows):
+            part = path.split(".")[0]
+            nearest = next((row for row in rows if getattr(row, part, None) is not None), rows[0])
+            with_overrides(nearest, {path: text})  # says what is wrong with it
+    for row in rows:
+        with_overrides(row, dict(overrides[row.name]))  # before hours of collecting
+    return tuple(
+        Cell(
+            label=row.name,
+            task=dataset.task,
+            row=row,
+            dynamics=dataset.dataset,
+            target=f"{TASKS[dataset.task]}-d4rl",
+            overrides=overrides[row.name],
+        )
+        for dataset in datasets
+        for row in rows
+    )
+
+
+def _overrides(row: Algorithm, given: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The overrides that reach a row: those of parts that it has."""
+    return tuple((path, text) for path, text in given.items() if has_field(row, path))

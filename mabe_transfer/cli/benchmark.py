@@ -1,0 +1,93 @@
+"""`mabe-transfer benchmark`: rows of the algorithm table on standard data, beside print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mabe_transfer import benchmark, outcome, published, scoreboard
+from mabe_transfer.cli.tables import show
+from mabe_transfer.cli.training import limit_threads, parse_overrides, pick_device
+from mabe_transfer.errors import UserError, unknown
+from mabe_transfer.progress import notice
+from mabe_transfer.scoreboard import Board
+from mabe_transfer.train import Schedule
+
+app = typer.Typer(no_args_is_help=True)
+Reference = Annotated[
+    str, typer.Option(help="Row to compare the others with; mopo, or the first, by default.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.command()
+def d4rl(
+    algos: Annotated[str, typer.Option(help="Rows of `algorithms list`, by commas.")] = ",".join(
+        benchmark.METHODS
+    ),
+    datasets: Annotated[
+        str, typer.Option(help="By commas, such as hopper-medium; the nine of Table 1 by default.")
+    ] = "",
+    source: Annotated[
+        str, typer.Option(help="`ours`: collected here; `files`: D4RL's own.")
+    ] = "ours",
+    seeds: Annotated[int, typer.Option(min=1, help="Policies of each cell.")] = 3,
+    first_seed: Annotated[int, typer.Option(min=0, help="Seeds count from here.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="Gradient updates of each seed.")] = 100_000,
+    episodes: Annotated[int, typer.Option(min=1, help="Of each evaluation.")] = 10,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", help="part.field=value, where a row has the part")
+    ] = None,
+    reference: Reference = "",
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs/benchmark-d4rl"),
+    results: Annotated[Path | None, typer.Option(help="Folder of the tables; --out's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train rows on D4RL's data; repeated, it skips what is complete and resumes the rest."""
+    limit_threads(threads)
+    if source not in benchmark.SOURCES:
+        raise unknown("--source", source, benchmark.SOURCES)
+    plan = benchmark.Plan(
+        algos=_split(algos),
+        datasets=_split(datasets),
+        source=benchmark.SOURCES[source],
+        seeds=tuple(range(first_seed, first_seed + seeds)),
+        schedule=Schedule(updates=steps, evaluate_every=benchmark.looks(steps), episodes=episodes),
+        overrides=parse_overrides(override or []),
+    )
+    made = benchmark.run(plan, out, results or out, pick_device(device), reference=reference)
+    _print(made.board, as_json)
+    for name, path in made.files.items():
+        notice(f"{name}: {path}")
+    if made.outcome.failed:
+        raise UserError(
+            f"{len(made.outcome.failed)} of {len(made.outcome.records)} cells failed, as the table "
+            "says; the same command tries them again."
+        )
+
+
+@app.command("show")
+def show_(
+    records: Annotated[Path, typer.Argument(help="The records.json of a matrix, done or not.")],
+    reference: Reference = "",
+    printed: Annotated[str, typer.Option(help="A printed table to set beside it.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Show the table of a matrix, from its records, as far as they go."""
+    found = outcome.read(records)
+    beside = published.table(printed) if printed else None
+    _print(scoreboard.board(found, reference=reference, printed=beside), as_json)
+
+
+def _print(board: Board, as_json: bool) -> None:
+    show(board.rows, title=board.title, as_json=as_json)
+    for note in board.notes:
+        notice(note)
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())

@@ -1,0 +1,231 @@
+"""The D4RL benchmark: which data, which rows, which printed table, and the command itself."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from mabe_transfer import benchmark, catalogue, domains, matrix
+from mabe_transfer.acquire import of_recipe
+from mabe_transfer.benchmark import SOURCES, Plan
+from mabe_transfer.cli import app
+from mabe_transfer.errors import UserError
+from mabe_transfer.library import QUALITIES
+from mabe_transfer.train import Schedule
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TINY = (
+    "--set", "prior.fit.updates=5", "--set", "prior.fit.hidden=[8,8]",
+    "--set", "policy.hidden=[8,8]", "--threads", "1", "--device", "cpu",
+)  # fmt: skip
+
+
+def call(*words: str) -> Any:
+    return CliRunner().invoke(app, list(words))
+
+
+def plan(**changes: Any) -> Plan:
+    usual: dict[str, Any] = {"algos": ("bc", "mopo"), "seeds": (0,), "schedule": Schedule()}
+    return Plan(**usual | {"overrides": {}} | changes)
+
+
+def cells_of(given: Plan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> matrix.Matrix:
+    """The matrix that a plan comes to, which is not run."""
+    asked: list[matrix.Matrix] = []
+
+    def keep(found: matrix.Matrix, *_: object) -> Any:
+        asked.append(found)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(matrix, "run", keep)
+    for source in (benchmark.Ours, benchmark.Files):
+        monkeypatch.setattr(source, "prepare", lambda *_: None)
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.run(given, tmp_path, tmp_path, torch.device("cpu"))
+    return asked[0]
+
+
+# -- data ----------------------------------------------------------------------------------------
+
+
+def test_table_1_is_three_tiers_of_three_robots_in_the_paper_s_order() -> None:
+    assert benchmark.TABLE_1[:4] == (
+        "halfcheetah-medium", "hopper-medium", "walker2d-medium", "halfcheetah-medium-replay",
+    )  # fmt: skip
+    assert benchmark.TABLE_1[-1] == "walker2d-medium-expert"
+
+
+def test_every_dataset_of_ours_is_a_recipe_in_d4rl_s_physics_with_its_references() -> None:
+    names = {named.dataset: task for task, named in SOURCES["ours"].names().items()}
+    ours = {name for name in catalogue.recipes() if "-d4rl-" in name}
+    assert ours == set(names)
+    assert len(ours) == 15
+    for name in ours:
+        request = of_recipe(catalogue.recipe(name))
+        assert f"{request.domain.name}-{request.quality}" == name
+        assert request.quality in QUALITIES
+        assert request.domain.legacy_rewards
+        assert (request.transitions is None) == (request.quality == "medium-replay")
+
+
+@pytest.mark.parametrize(
+    ("robot", "random", "expert"),
+    [
+        ("hopper", -20.272305, 3234.3),
+        ("halfcheetah", -280.178953, 12135.0),
+        ("walker2d", 1.629008, 4592.3),
+    ],
+)
+def test_scores_in_d4rl_s_physics_are_d4rl_s(robot: str, random: float, expert: float) -> None:
+    domain = domains.domain(f"{robot}-d4rl")
+    assert domain.normalised(random) == 0.0
+    assert domain.normalised(expert) == 100.0
+
+
+def test_datasets_are_named_by_task_or_in_full() -> None:
+    ours = benchmark.named(plan(datasets=("hopper-medium", "walker2d-d4rl-expert")))
+    assert [d.dataset for d in ours] == ["hopper-d4rl-medium", "walker2d-d4rl-expert"]
+    files = plan(source=SOURCES["files"], datasets=("hopper-medium", "d4rl:hopper-medium-v2"))
+    assert [d.dataset for d in benchmark.named(files)] == ["d4rl:hopper-medium-v2"]
+    assert [d.task for d in benchmark.named(plan())] == list(benchmark.TABLE_1)
+
+
+def test_unknown_dataset_gets_the_nearest_name() -> None:
+    with pytest.raises(UserError, match="Did you mean 'hopper-medium'"):
+        benchmark.named(plan(datasets=("hoper-medium",)))
+
+
+def test_versions_are_never_mixed() -> None:
+    mixed = plan(
+        source=SOURCES["files"], datasets=("d4rl:hopper-medium-v0", "d4rl:walker2d-medium-v2")
+    )
+    with pytest.raises(UserError, match="are of v0 and v2, which are different data"):
+        benchmark.named(mixed)
+
+
+@pytest.mark.parametrize(
+    ("version", "data"), [("ours", "D4RL v0"), ("v0", "D4RL v0"), ("v2", "D4RL v2"), ("v1", None)]
+)
+def test_each_version_stands_beside_scores_of_its_own(version: str, data: str | None) -> None:
+    found = benchmark.printed(version)
+    assert (found.data if found else None) == data
+
+
+# -- cells ---------------------------------------------------------------------------------------
+
+
+def test_matrix_has_every_row_on_every_dataset_in_d4rl_s_physics(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given = plan(source=SOURCES["files"], datasets=("hopper-random", "halfcheetah-expert"))
+    found = cells_of(given, monkeypatch, tmp_path)
+    assert [(c.label, c.dynamics, c.target) for c in found.cells] == [
+        (row, f"d4rl:{task}-v2", target)
+        for task, target in (
+            ("hopper-random", "hopper-d4rl"),
+            ("halfcheetah-expert", "halfcheetah-d4rl"),
+        )
+        for row in ("bc", "mopo")
+    ]
+    assert found.data == "D4RL v2, its own files"
+
+
+def test_override_reaches_the_rows_that_have_its_part(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    changes = {"prior.fit.updates": "7", "uncertainty.weight": "5"}
+    found = cells_of(plan(overrides=changes), monkeypatch, tmp_path)
+    by_row = {cell.label: cell.algorithm for cell in found.cells}
+    assert by_row["bc"].prior is not None
+    assert by_row["bc"].prior.fit.updates == 7
+    assert by_row["mopo"].prior is None
+    assert by_row["mopo"].uncertainty is not None
+    assert by_row["mopo"].uncertainty.weight == 5.0
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ({"uncertainty.wait": "5"}, "Did you mean 'weight'"),
+        ({"uncertainty.weight": "much"}, "expected float, got 'much'"),
+    ],
+)
+def test_wrong_override_is_refused_before_anything_is_collected(
+    override: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        benchmark.run(plan(overrides=override), tmp_path, tmp_path, torch.device("cpu"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_last_ten_looks_are_of_the_last_half_of_a_training() -> None:
+    assert [benchmark.looks(n) for n in (1, 20, 40_000, 100_000, 1_000_000)] == [
+        1, 1, 2_000, 5_000, 5_000,
+    ]  # fmt: skip
+
+
+# -- the command ---------------------------------------------------------------------------------
+
+
+def test_command_trains_tabulates_and_does_nothing_twice(tmp_path: Path) -> None:
+    for name in ("hopper-d4rl-medium", "hopper-d4rl-expert"):
+        words = ("--quality", "random", "--transitions", "200", "--out", name)
+        made = call("collect", "--env", "hopper-d4rl", *words)
+        assert made.exit_code == 0, made.output
+    command = (
+        "benchmark", "d4rl", "--algos", "bc,sac", "--datasets", "hopper-medium,hopper-expert",
+        "--seeds", "2", "--steps", "4", "--episodes", "1", "--out", str(tmp_path / "runs"),
+        "--results", str(tmp_path / "results"), *TINY,
+    )  # fmt: skip
+    made = call(*command)
+    assert made.exit_code == 0, made.output
+    assert "D4RL benchmark" in made.output
+    results = tmp_path / "results"
+    files = {path.name: path.read_bytes() for path in results.iterdir()}
+    assert set(files) == {"records.json", "table.md", "table.csv"}
+    text = files["table.md"].decode()
+    assert "MABE (printed)" in text
+    assert "P(better than bc)" in text
+    assert "datasets/d4rl-ours.toml" in text
+    with (results / "table.csv").open() as file:
+        methods = [line["method"] for line in csv.DictReader(file)]
+    assert methods[:4] == ["bc", "sac", "bc", "sac"]
+    again = call(*command)
+    assert again.exit_code == 0, again.output
+    assert again.output.count("done before") == 4
+    assert {path.name: path.read_bytes() for path in results.iterdir()} == files
+    shown = call("benchmark", "show", str(results / "records.json"), "--json")
+    rows = json.loads(shown.stdout)
+    assert rows[0]["task"] == "hopper-medium"
+
+
+def test_command_goes_on_past_a_failing_cell_and_ends_with_exit_code_2(tmp_path: Path) -> None:
+    made = call(
+        "benchmark", "d4rl", "--source", "files", "--algos", "bc", "--datasets", "hopper-medium",
+        "--out", str(tmp_path), "--device", "cpu",
+    )  # fmt: skip
+    assert made.exit_code == 2, made.output
+    assert "1 of 1 cells failed" in " ".join(made.output.split())
+    assert "failed" in (tmp_path / "table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--source", "mine"), "there is files, ours"),
+        (("--algos", "bc,mop"), "Did you mean 'mopo'?"),
+        (("--reference", "cqll"), "there is bc"),
+    ],
+)
+def test_wrong_choice_is_refused(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    made = call("benchmark", "d4rl", "--algos", "bc", "--out", str(tmp_path / "runs"), *words)
+    assert made.exit_code == 2
+    assert message in " ".join(made.output.split())
+    assert not (tmp_path / "runs").exists()
