@@ -38,6 +38,8 @@ ORDER = (
     "weights",
     "networks",
     "losses",
+    "dual",
+    "pessimism",
     "parts",
     "algorithms",
     "behaviour",

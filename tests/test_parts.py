@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mabe_transfer.dual import DualWeight
 from mabe_transfer.errors import UserError
 from mabe_transfer.networks import Sizes, SquashedNormal, Streams
 from mabe_transfer.parts import Batch, unpack
@@ -23,10 +24,10 @@ from mabe_transfer.parts.prior import (
     NormalisedQ,
     Unweighted,
 )
-from mabe_transfer.parts.regulariser import DualWeight, Entropy, ExplicitKl
+from mabe_transfer.parts.regulariser import Entropy, ExplicitKl
 from mabe_transfer.parts.rollouts import RolloutPool, Rollouts
 from mabe_transfer.parts.sac import Sac, SacLearner
-from mabe_transfer.parts.uncertainty import StdPenalty
+from mabe_transfer.parts.uncertainty import Disagreement, StdPenalty
 
 
 def sizes(*seeds: int, observation: int = 2, action: int = 1) -> Sizes:
@@ -701,6 +702,21 @@ def test_penalty_is_the_largest_norm_among_all_members() -> None:
     model = Known([[[[3.0, 4.0], [0.0, 1.0]], [[1.0, 1.0], [6.0, 8.0]]]])
     found = StdPenalty(weight=2.0).penalty(model, torch.zeros(1, 2, 1), torch.zeros(1, 2, 1))
     assert found.tolist() == [[10.0, 20.0]]
+
+
+class Divided(Known):
+    """A model with known means, [S, M, B, O + 1]."""
+
+    def predict(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        std, mean = super().predict(observation, action)
+        return mean, std
+
+
+def test_disagreement_is_the_largest_distance_of_a_member_from_the_mean_of_all() -> None:
+    # two members at +-(3, 4) around (1, 1), and at one place; the reward, last, does not count
+    model = Divided([[[[4.0, 5.0, 9.0], [7.0, 7.0, 0.0]], [[-2.0, -3.0, 0.0], [7.0, 7.0, 5.0]]]])
+    found = Disagreement(weight=2.0).penalty(model, torch.zeros(1, 2, 1), torch.zeros(1, 2, 1))
+    assert found.tolist() == [[10.0, 0.0]]
 
 
 # -- rollouts ------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mabe_transfer import losses, weights
+from mabe_transfer import losses
+from mabe_transfer.dual import DualWeight
 from mabe_transfer.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,67 +23,23 @@ if TYPE_CHECKING:
     from mabe_transfer.parts import Metrics, Prior
 
 
-class DualWeight:
-    """A penalty's weight for each seed: fixed, or moved towards a target divergence.
-
-    Args:
-        sizes: Number of seeds and device.
-        initial: The weight at the start, > 0 unless fixed.
-        target: The divergence to hold, in nats; `None` keeps the weight fixed.
-        learning_rate: Of Adam on the log weight.
-        cap: The weight's upper bound.
-    """
-
-    def __init__(
-        self,
-        sizes: Sizes,
-        *,
-        initial: float,
-        target: float | None,
-        learning_rate: float,
-        cap: float,
-    ) -> None:
-        self.target, self.cap, self._fixed = target, cap, initial
-        start = math.log(max(initial, 1e-8))
-        self.log_weight = torch.full((sizes.stack,), start, device=sizes.device, requires_grad=True)
-        self.adam = torch.optim.Adam([self.log_weight], lr=learning_rate)
-
-    def weight(self) -> Tensor:
-        """The weight now, [S], without gradient."""
-        if self.target is None:
-            return torch.full_like(self.log_weight, self._fixed)
-        return self.log_weight.detach().exp()
-
-    def adapt(self, divergence: Tensor) -> None:
-        """Take one dual step, given the mean divergence [S]."""
-        if self.target is None:
-            return
-        loss = losses.dual_step(self.log_weight, divergence, self.target).sum()
-        (self.log_weight.grad,) = torch.autograd.grad(loss, (self.log_weight,))
-        self.adam.step()
-        with torch.no_grad():
-            self.log_weight.clamp_(max=math.log(self.cap))
-
-    def state(self) -> dict[str, Tensor]:
-        """The weight and its optimiser."""
-        adam = weights.nested("adam", weights.optimiser_state(self.adam))
-        return {"log_weight": self.log_weight.detach(), **adam}
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Go on from what `state` gave."""
-        with torch.no_grad():
-            self.log_weight.copy_(state["log_weight"])
-        weights.load_optimiser(self.adam, weights.under("adam", state))
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entropy:
-    """SAC's maximum-entropy bonus (arXiv 1812.05905); target entropy -|A| unless given."""
+    """SAC's maximum-entropy bonus (arXiv 1812.05905); target entropy -|A| unless given.
+
+    Attributes:
+        initial: The temperature at the start; the temperature itself unless `automatic`.
+        target_entropy: In nats; -|A| where it is none.
+        automatic: Whether the temperature moves towards the target entropy.
+        learning_rate: Of Adam on log temperature.
+        cap: Upper bound of the temperature; MOBILE's is 1.
+    """
 
     initial: float = 1.0
     target_entropy: float | None = None
     automatic: bool = True
     learning_rate: float = 3e-4
+    cap: float = math.inf
 
     def build(self, sizes: Sizes, prior: Prior | None) -> EntropyBonus:
         """Make the regulariser; a prior is not used."""
@@ -94,7 +51,7 @@ class Entropy:
                 initial=self.initial,
                 target=-entropy if self.automatic else None,
                 learning_rate=self.learning_rate,
-                cap=math.inf,
+                cap=self.cap,
             )
         )
 

@@ -31,3 +31,21 @@ class StdPenalty:
         _, std = model.predict(observation, action)
         widest: Tensor = std.norm(dim=-1).amax(1)
         return self.weight * widest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Disagreement:
+    """Disagreement: weight * max over members of |mean - mean of means| of the next observation.
+
+    A variant of MOPO's penalty, over all members, in the observation's raw units; the reward is
+    left out. MOReL (arXiv 2005.05951) measures between pairs of members instead, which is at most
+    twice this and never less. It needs weights of its own: it does not see noise.
+    """
+
+    weight: float = 1.0
+
+    def penalty(self, model: Predictor, observation: Tensor, action: Tensor) -> Tensor:
+        """What to subtract from the predicted reward, [S, B]."""
+        mean = model.predict(observation, action)[0][..., :-1]
+        farthest: Tensor = (mean - mean.mean(1, keepdim=True)).norm(dim=-1).amax(1)
+        return self.weight * farthest
