@@ -244,7 +244,19 @@ class Critics(nn.Module):
         inputs = torch.cat((observation, action), dim=-1)
         seeds, batch, width = inputs.shape
         stacked = inputs[:, None].expand(seeds, self.count, batch, width)
-        return self.body.evaluate(stacked.reshape(-1, batch, width)).view(seeds, self.count, batch)
+        return self.body.evaluate(stacked.flatten(0, 1)).view(seeds, self.count, batch)
+
+    def slopes(self, observation: Tensor, action: Tensor) -> Tensor:
+        """dQ/da of every critic: [S, B, O], [S, B, A] -> [S, C, B, A].
+
+        It carries a gradient in the critics, so that it can be a loss (a second derivative).
+        """
+        seeds, batch, width = observation.shape
+        states = observation.detach()[:, None].expand(seeds, self.count, batch, width)
+        actions = action.detach()[:, None].repeat(1, self.count, 1, 1).requires_grad_()
+        value = self.body.evaluate(torch.cat((states, actions), -1).flatten(0, 1))
+        (slope,) = torch.autograd.grad(value.sum(), (actions,), create_graph=True)
+        return slope
 
 
 def track(target: nn.Module, source: nn.Module, rate: float) -> None:

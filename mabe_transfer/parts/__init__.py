@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from mabe_transfer.networks import SquashedNormal
+    from mabe_transfer.networks import Actor, Critics, SquashedNormal
 
 Metrics = dict[str, Tensor]
 """Named measurements of a step, each [S] and without gradient."""
@@ -93,6 +93,36 @@ class Regulariser(Protocol):
 
     def adapt(self, divergence: Tensor) -> Metrics:
         """Move the weight, given the batch's mean divergence [S]."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything needed to go on exactly."""
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state` gave."""
+
+
+class ActorCritic(Protocol):
+    """A policy with its critics and their targets, as a loss of the critics sees them."""
+
+    actor: Actor
+    critics: Critics
+    targets: Critics
+
+
+class CriticLoss(Protocol):
+    """What the critics descend: their TD error, and what they pay beside it."""
+
+    def loss(
+        self, learner: ActorCritic, batch: Batch, value: Tensor, target: Tensor
+    ) -> tuple[Tensor, Metrics]:
+        """The loss of each seed's critics together, [S], with gradient in the critics alone.
+
+        Args:
+            learner: The networks.
+            batch: Transitions.
+            value: Q(s, a) of every critic at the batch, [S, C, B], with gradient.
+            target: Of the TD error, without gradient, [S, B].
+        """
 
     def state(self) -> dict[str, Tensor]:
         """Everything needed to go on exactly."""

@@ -1,7 +1,8 @@
 """Soft actor-critic as a part: S policies and S x C critics, updated together.
 
 Haarnoja et al. 2018 (arXiv 1812.05905). What the policy pays beside the reward is the regulariser's
-business, so SAC, BRAC-v and MABE share this file (MABE Alg. 1 l. 8-13).
+business, and what the critics pay beside the TD error is the critic part's, so SAC, BRAC, CQL,
+COMBO, EDAC, MOBILE and MABE share this file (MABE Alg. 1 l. 8-13).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from mabe_transfer import losses, weights
 from mabe_transfer.networks import Actor, Critics, Sizes, Streams, track
 
 if TYPE_CHECKING:
-    from mabe_transfer.parts import Batch, Experience, Metrics, Regulariser
+    from mabe_transfer.parts import Batch, CriticLoss, Experience, Metrics, Regulariser
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +32,8 @@ class Sac:
         discount: Gamma.
         polyak: Rate at which target critics follow (lambda_phi in MABE Alg. 1 l. 13).
         penalised_backup: Whether the regulariser is also paid in the critics' target (BRAC-v, MABE,
-            SAC) or by the policy alone (BRAC-p).
+            SAC, EDAC) or by the policy alone (BRAC-p; the deterministic backup of CQL, COMBO and
+            MOBILE).
     """
 
     hidden: tuple[int, ...] = (256, 256)
@@ -42,16 +44,24 @@ class Sac:
     polyak: float = 0.005
     penalised_backup: bool = True
 
-    def build(self, sizes: Sizes, regulariser: Regulariser) -> SacLearner:
-        """Make the learner around a built regulariser."""
-        return SacLearner(self, sizes, regulariser)
+    def build(
+        self, sizes: Sizes, regulariser: Regulariser, critic: CriticLoss | None = None
+    ) -> SacLearner:
+        """Make the learner around a built regulariser and, where the row has one, critic part."""
+        return SacLearner(self, sizes, regulariser, critic)
 
 
 class SacLearner:
     """The policy, its critics, and their optimisers."""
 
-    def __init__(self, config: Sac, sizes: Sizes, regulariser: Regulariser) -> None:
-        self.config, self.regulariser = config, regulariser
+    def __init__(
+        self,
+        config: Sac,
+        sizes: Sizes,
+        regulariser: Regulariser,
+        critic: CriticLoss | None = None,
+    ) -> None:
+        self.config, self.regulariser, self.critic = config, regulariser, critic
         self.actor = Actor(sizes, config.hidden, "policy")
         self.critics = Critics(sizes, config.hidden, config.critics, "critics")
         self.targets = Critics(sizes, config.hidden, config.critics, "critics").requires_grad_(
@@ -89,9 +99,13 @@ class SacLearner:
     def _update_critics(self, batch: Batch) -> Metrics:
         target = self._target(batch)
         value = self.critics.values(batch.observation, batch.action)
-        loss = losses.td_loss(value, target).sum(-1)
+        metrics: Metrics = {}
+        if self.critic is None:
+            loss = losses.td_loss(value, target).sum(-1)
+        else:
+            loss, metrics = self.critic.loss(self, batch, value, target)
         _descend(loss.sum(), self.critics, self.adam_critics)
-        return {"critic_loss": loss.detach(), "value": value.detach().mean((1, 2))}
+        return {"critic_loss": loss.detach(), "value": value.detach().mean((1, 2)), **metrics}
 
     @torch.no_grad()
     def _target(self, batch: Batch) -> Tensor:
@@ -126,6 +140,7 @@ class SacLearner:
             **weights.nested("adam_critics", weights.optimiser_state(self.adam_critics)),
             **weights.nested("noise", self.noise.state()),
             **weights.nested("regulariser", self.regulariser.state()),
+            **weights.nested("critic", {} if self.critic is None else self.critic.state()),
         }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
@@ -137,6 +152,8 @@ class SacLearner:
         weights.load_optimiser(self.adam_critics, weights.under("adam_critics", state))
         self.noise.load_state(weights.under("noise", state))
         self.regulariser.load_state(weights.under("regulariser", state))
+        if self.critic is not None:
+            self.critic.load_state(weights.under("critic", state))
 
 
 def _adam(module: nn.Module, rate: float) -> torch.optim.Adam:
@@ -144,9 +161,14 @@ def _adam(module: nn.Module, rate: float) -> torch.optim.Adam:
 
 
 def _descend(loss: Tensor, module: nn.Module, adam: torch.optim.Adam) -> None:
-    """Step a module down its loss; no other module gets a gradient."""
+    """Step a module down its loss; no other module gets a gradient.
+
+    A fused Adam takes for granted that a gradient lies in memory as its parameter does, and is
+    silently wrong where it does not; that of a second derivative may be transposed.
+    """
     parameters = list(module.parameters())
     gradients = torch.autograd.grad(loss, parameters)
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
+        alike = gradient.stride() == parameter.stride()
+        parameter.grad = gradient if alike else torch.empty_like(parameter).copy_(gradient)
     adam.step()
