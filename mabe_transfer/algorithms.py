@@ -9,12 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from mabe_transfer.errors import UserError, unknown
+from mabe_transfer.parts.conservative import Conservative
+from mabe_transfer.parts.diversity import Diversity
 from mabe_transfer.parts.dynamics import Ensemble
+from mabe_transfer.parts.inconsistency import Inconsistency
 from mabe_transfer.parts.prior import Adaptive, Advantage, Unweighted
 from mabe_transfer.parts.regulariser import Entropy, ExplicitKl
 from mabe_transfer.parts.rollouts import Rollouts
 from mabe_transfer.parts.sac import Sac
-from mabe_transfer.parts.uncertainty import StdPenalty
+from mabe_transfer.parts.uncertainty import Disagreement, StdPenalty
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +38,7 @@ class Algorithm:
         rollouts: How the model is used; goes with `dynamics`.
         prior: The behaviour prior fitted to the source data (D2).
         uncertainty: What rollouts pay for the model's uncertainty.
+        critic: What the critics pay beside the TD error.
         start_from_prior: Whether the policy starts as a copy of the prior.
     """
 
@@ -45,7 +49,8 @@ class Algorithm:
     dynamics: Ensemble | None = None
     rollouts: Rollouts | None = None
     prior: Unweighted | Adaptive | None = None
-    uncertainty: StdPenalty | None = None
+    uncertainty: StdPenalty | Disagreement | None = None
+    critic: Conservative | Diversity | Inconsistency | None = None
     start_from_prior: bool = False
 
     def __post_init__(self) -> None:
@@ -65,11 +70,36 @@ class Algorithm:
             "policy Sac needs a regulariser": isinstance(self.policy, Sac)
             and self.regulariser is None,
             "uncertainty needs dynamics": self.uncertainty is not None and self.dynamics is None,
+            **self._critic_rules(),
             "dynamics and rollouts go together": (self.dynamics is None) != (self.rollouts is None),
         }
         for rule, broken in rules.items():
             if broken:
                 raise UserError(f"The row {self.name!r} makes no sense: {rule}.")
+
+    def _critic_rules(self) -> dict[str, bool]:
+        """What a critic needs of the other columns, and whether it lacks it."""
+        critic, policy = self.critic, self.policy
+        share = 1.0 if self.rollouts is None else self.rollouts.real_share
+        conservative, inconsistency = (
+            isinstance(critic, kind) for kind in (Conservative, Inconsistency)
+        )
+        return {
+            f"critic {type(critic).__name__} needs policy Sac": critic is not None
+            and not isinstance(policy, Sac),
+            "critic Conservative needs real transitions, rollouts.real_share > 0": conservative
+            and share == 0.0,
+            "critic Conservative with model_states_only needs rollouts, their real_share < 1": (
+                isinstance(critic, Conservative) and critic.model_states_only and share == 1.0
+            ),
+            "critic Diversity needs policy.critics > 1": isinstance(critic, Diversity)
+            and isinstance(policy, Sac)
+            and policy.critics < 2,
+            "critic Inconsistency needs dynamics": inconsistency and self.dynamics is None,
+            "critic Inconsistency needs dynamics.elites > 1": inconsistency
+            and self.dynamics is not None
+            and self.dynamics.elites < 2,
+        }
 
     def _misfit(self) -> bool:
         if not self.start_from_prior or self.prior is None:
@@ -93,6 +123,31 @@ BRAC_V = Algorithm(
     regulariser=ExplicitKl(),
     prior=Unweighted(),
 )
+BRAC_P = replace(BRAC_V, name="brac-p", policy=Sac(penalised_backup=False))
+"""BRAC with its policy penalty alone: the critics' target does not pay the divergence (section 3).
+
+Differs from print: the divergence is the closed form, not a mean over samples, as in `brac-v`."""
+CQL = Algorithm(
+    name="cql",
+    paper="2006.04779",
+    policy=Sac(hidden=(256, 256, 256), policy_rate=1e-4, penalised_backup=False),
+    regulariser=Entropy(learning_rate=1e-4),
+    critic=Conservative(),
+)
+"""CQL(H), Eq. 4, with the published code's settings: weight 5, no Lagrange threshold, no entropy in
+the backup, policy rate 1e-4 (others take weight 10 and rate 3e-5 on standardised observations).
+
+Differs from the published code: no behaviour cloning in the first 40,000 updates; a prior with
+`start_from_prior` is the counterpart."""
+EDAC = Algorithm(
+    name="edac",
+    paper="2110.01548",
+    policy=Sac(hidden=(256, 256, 256), critics=10),
+    regulariser=Entropy(),
+    critic=Diversity(),
+)
+"""EDAC, Algorithm 1, with the entropy in the backup. Hopper takes `policy.critics=50`, and
+half cheetah and walker2d medium-expert `critic.weight=5`. `sac-n` is its other half."""
 MOPO = Algorithm(
     name="mopo",
     paper="2005.13239",
@@ -102,6 +157,33 @@ MOPO = Algorithm(
     rollouts=Rollouts(),
     uncertainty=StdPenalty(),
 )
+COMBO = replace(
+    CQL,
+    name="combo",
+    paper="2102.08363",
+    dynamics=Ensemble(),
+    rollouts=Rollouts(real_share=0.5),
+    critic=Conservative(model_states_only=True),
+)
+"""COMBO, Eq. 2: values are pushed down at the model's states, up at real transitions. Half of a
+batch is real, and there is no entropy in the backup, as in public code. That code pushes down at
+all states of the batch; its weights (0.5 or 5) were found so: `critic.model_states_only=false`.
+
+Differs from print: values are pushed down by a log-sum-exp over actions as in CQL(H), and not at
+the policy's actions alone."""
+MOBILE = Algorithm(
+    name="mobile",
+    paper="Sun et al., ICML 2023",
+    policy=Sac(policy_rate=1e-4, penalised_backup=False),
+    regulariser=Entropy(learning_rate=1e-4, cap=1.0),
+    dynamics=Ensemble(),
+    rollouts=Rollouts(),
+    critic=Inconsistency(),
+)
+"""MOBILE: on the model's transitions the target pays the spread of Bellman estimates among elites.
+
+Differs from the published code: targets are not clamped at 0, which breaks negative rewards
+(`critic.least_target=0` does it), and the policy's rate is constant, not a cosine."""
 MABE = Algorithm(
     name="mabe",
     paper="2106.09119",
@@ -122,7 +204,13 @@ ALGORITHMS: dict[str, Algorithm] = {
         BC,
         SAC,
         BRAC_V,
+        BRAC_P,
+        CQL,
+        EDAC,
+        replace(EDAC, name="sac-n", critic=None),
         MOPO,
+        COMBO,
+        MOBILE,
         MABE,
         replace(MABE, name="mabe-paper", rollouts=Rollouts(), start_from_prior=False),
         replace(MABE, name="mabe-uncertainty", uncertainty=StdPenalty()),

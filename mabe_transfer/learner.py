@@ -60,9 +60,9 @@ class Learner:
         assert not isinstance(row.policy, Imitation)
         assert row.regulariser is not None
         self.parts, self.batch = parts, batch
-        self.policy: PolicyLearner = row.policy.build(
-            sizes, row.regulariser.build(sizes, parts.prior)
-        )
+        regulariser = row.regulariser.build(sizes, parts.prior)
+        critic = None if row.critic is None else row.critic.build(sizes, parts.model)
+        self.policy: PolicyLearner = row.policy.build(sizes, regulariser, critic)
         if row.start_from_prior:
             assert parts.prior is not None
             self.policy.start_from(parts.prior.state())

@@ -11,8 +11,13 @@ import pytest
 from mabe_transfer.algorithms import (
     ALGORITHMS,
     BC,
+    BRAC_P,
     BRAC_V,
+    COMBO,
+    CQL,
+    EDAC,
     MABE,
+    MOBILE,
     MOPO,
     SAC,
     Algorithm,
@@ -21,7 +26,10 @@ from mabe_transfer.algorithms import (
 )
 from mabe_transfer.config import from_json, to_json, with_overrides
 from mabe_transfer.errors import UserError
+from mabe_transfer.parts.conservative import Conservative
+from mabe_transfer.parts.diversity import Diversity
 from mabe_transfer.parts.dynamics import Ensemble
+from mabe_transfer.parts.inconsistency import Inconsistency
 from mabe_transfer.parts.prior import Adaptive, Advantage, Fit, NormalisedQ, Unweighted
 from mabe_transfer.parts.regulariser import Entropy, ExplicitKl
 from mabe_transfer.parts.rollouts import Rollouts
@@ -33,7 +41,13 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "bc": (Imitation, None, None, Unweighted, None, False, "implicit KL"),
     "sac": (Sac, Entropy, None, None, None, False, "none"),
     "brac-v": (Sac, ExplicitKl, None, Unweighted, None, False, "explicit KL"),
+    "brac-p": (Sac, ExplicitKl, None, Unweighted, None, False, "explicit KL"),
+    "cql": (Sac, Entropy, None, None, None, False, "none"),
+    "edac": (Sac, Entropy, None, None, None, False, "none"),
+    "sac-n": (Sac, Entropy, None, None, None, False, "none"),
     "mopo": (Sac, Entropy, Ensemble, None, StdPenalty, False, "none"),
+    "combo": (Sac, Entropy, Ensemble, None, None, False, "none"),
+    "mobile": (Sac, Entropy, Ensemble, None, None, False, "none"),
     "mabe": (Sac, ExplicitKl, Ensemble, Adaptive, None, True, "explicit KL"),
     "mabe-uncertainty": (Sac, ExplicitKl, Ensemble, Adaptive, StdPenalty, True, "explicit KL"),
     "mabe-advantage": (Sac, ExplicitKl, Ensemble, Adaptive, None, True, "explicit KL"),
@@ -41,6 +55,13 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "mabe-no-rl": (Imitation, None, None, Adaptive, None, False, "implicit KL"),
     "mabe-no-prior": (Sac, Entropy, Ensemble, None, StdPenalty, False, "none"),
     "mopo-from-prior": (Sac, Entropy, Ensemble, Adaptive, StdPenalty, True, "implicit KL"),
+}
+
+CRITICS = {
+    "cql": Conservative,
+    "combo": Conservative,
+    "edac": Diversity,
+    "mobile": Inconsistency,
 }
 
 
@@ -62,6 +83,11 @@ def test_row_is_made_of_the_parts_of_its_table(name: str) -> None:
     )
     assert found == TABLE[name]
     assert (row.rollouts is None) == (row.dynamics is None)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_critics_pay_what_the_row_is_known_for(name: str) -> None:
+    assert kind(ALGORITHMS[name].critic) == CRITICS.get(name)
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -122,6 +148,39 @@ def test_brac_s_prior_alone_is_behaviour_cloning() -> None:
     assert replace(row, name=BC.name, paper=BC.paper) == BC
 
 
+def test_brac_p_is_brac_v_whose_target_pays_nothing() -> None:
+    assert replace(BRAC_P, name=BRAC_V.name, policy=Sac(penalised_backup=True)) == BRAC_V
+    assert BRAC_P.policy == Sac(penalised_backup=False)
+
+
+def test_cql_without_its_critic_part_is_sac_with_other_settings() -> None:
+    row = replace(CQL, critic=None, policy=Sac(), regulariser=Entropy())
+    assert replace(row, name=SAC.name, paper=SAC.paper) == SAC
+
+
+def test_combo_without_model_is_cql() -> None:
+    row = replace(COMBO, dynamics=None, rollouts=None, critic=Conservative())
+    assert replace(row, name=CQL.name, paper=CQL.paper) == CQL
+
+
+def test_edac_without_diversity_is_many_critics() -> None:
+    assert replace(EDAC, name="sac-n", critic=None) == ALGORITHMS["sac-n"]
+    assert with_overrides(ALGORITHMS["sac-n"], {"policy.critics": "50"}).policy == Sac(
+        hidden=(256, 256, 256), critics=50
+    )
+
+
+def test_mobile_without_its_critic_part_is_mopo_without_uncertainty() -> None:
+    row = replace(MOBILE, critic=None, policy=Sac(), regulariser=Entropy())
+    assert replace(row, name=MOPO.name, paper=MOPO.paper) == replace(MOPO, uncertainty=None)
+
+
+@pytest.mark.parametrize("row", [CQL, COMBO, MOBILE])
+def test_backup_of_the_row_holds_no_entropy(row: Algorithm) -> None:
+    assert isinstance(row.policy, Sac)
+    assert not row.policy.penalised_backup
+
+
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
@@ -161,6 +220,29 @@ def test_mabe_weighs_as_the_paper_does() -> None:
         ),
         (SAC, {"regulariser": None}, "policy Sac needs a regulariser"),
         (SAC, {"uncertainty": StdPenalty()}, "uncertainty needs dynamics"),
+        (BC, {"critic": Diversity()}, "critic Diversity needs policy Sac"),
+        (SAC, {"critic": Inconsistency()}, "critic Inconsistency needs dynamics"),
+        (
+            MOBILE,
+            {"dynamics": Ensemble(elites=1)},
+            r"critic Inconsistency needs dynamics.elites > 1",
+        ),
+        (EDAC, {"policy": Sac(critics=1)}, "critic Diversity needs policy.critics > 1"),
+        (
+            COMBO,
+            {"rollouts": Rollouts(real_share=0.0)},
+            "critic Conservative needs real transitions, rollouts.real_share > 0",
+        ),
+        (
+            COMBO,
+            {"rollouts": Rollouts(real_share=1.0)},
+            "critic Conservative with model_states_only needs rollouts, their real_share < 1",
+        ),
+        (
+            CQL,
+            {"critic": Conservative(model_states_only=True)},
+            "critic Conservative with model_states_only needs rollouts",
+        ),
         (SAC, {"dynamics": Ensemble()}, "dynamics and rollouts go together"),
         (SAC, {"rollouts": Rollouts()}, "dynamics and rollouts go together"),
         (

@@ -23,6 +23,7 @@ from torch import Tensor
 from mabe_transfer.algorithms import ALGORITHMS, Imitation
 from mabe_transfer.learner import Learner, Parts, prior_act
 from mabe_transfer.networks import Actor, Sizes
+from mabe_transfer.parts.conservative import Conservative
 from mabe_transfer.parts.dynamics import Ensemble, EnsembleModel
 from mabe_transfer.parts.prior import Adaptive, BehaviourPrior, Fit, Unweighted
 from mabe_transfer.parts.regulariser import Entropy, ExplicitKl
@@ -84,8 +85,14 @@ def score(act: Callable[[Any], Any]) -> Any:
 
 
 FIT = Fit(updates=200, rate=6e-3, batch=64, hidden=(32, 32))
+POLICY: dict[str, Any] = {
+    "hidden": (32, 32),
+    "policy_rate": 3e-3,
+    "critic_rate": 3e-3,
+    "discount": 0.8,
+    "polyak": 0.05,
+}
 PARTS: dict[str, Any] = {
-    "policy": Sac(hidden=(32, 32), policy_rate=3e-3, critic_rate=3e-3, discount=0.8, polyak=0.05),
     "dynamics": Ensemble(
         members=3, elites=2, hidden=(32,), rate=5e-3, batch=64, max_epochs=8, weight_decay=()
     ),
@@ -97,11 +104,15 @@ def small(name: str, **changes: Any) -> Algorithm:
     """A row at the size of the line, with its kinds of parts as they are."""
     row = ALGORITHMS[name]
     parts = {column: part for column, part in PARTS.items() if getattr(row, column) is not None}
-    if isinstance(row.policy, Imitation):
-        del parts["policy"]
+    if isinstance(row.policy, Sac):
+        parts["policy"] = replace(row.policy, **POLICY)
     if row.prior is not None:
         parts["prior"] = replace(row.prior, fit=FIT)
     return replace(row, **parts | changes)
+
+
+QUIET = Entropy(initial=0.05, automatic=False)
+PUSHED = Conservative(weight=1.0, actions=4, model_states_only=True)
 
 
 @cache  # learning leaves fitted parts as they are
@@ -118,7 +129,7 @@ def fitted_model(config: Ensemble) -> EnsembleModel:
     return model
 
 
-def learned(row: Algorithm, updates: int = 150) -> Callable[[Any], Any]:
+def learned(row: Algorithm, updates: int = 150, data: Tensor = D1) -> Callable[[Any], Any]:
     """Fit a row's parts and train its policies."""
     prior = None if row.prior is None else fitted_prior(row.prior)
     model = None if row.dynamics is None else fitted_model(row.dynamics)
@@ -126,7 +137,7 @@ def learned(row: Algorithm, updates: int = 150) -> Callable[[Any], Any]:
         assert prior is not None
         return prior_act(prior, torch.device("cpu"))
     demonstrated = None if prior is None else D2
-    parts = Parts(row, SIZES, cast("Any", Line()), D1, demonstrated, model, prior)
+    parts = Parts(row, SIZES, cast("Any", Line()), data, demonstrated, model, prior)
     learner = Learner(parts, 64)
     for _ in range(updates):
         learner.step()
@@ -164,9 +175,15 @@ def acting(actor: Actor) -> Callable[[Any], Any]:
     "row",
     [
         small("bc"),
-        small("sac", regulariser=Entropy(initial=0.05, automatic=False)),
+        small("sac", regulariser=QUIET),
         small("brac-v", regulariser=ExplicitKl(weight=0.1)),
-        small("mopo", regulariser=Entropy(initial=0.05, automatic=False)),
+        small("brac-p", regulariser=ExplicitKl(weight=0.1)),
+        small("cql", regulariser=QUIET, critic=Conservative(weight=1.0, actions=4)),
+        small("edac", regulariser=QUIET),
+        small("sac-n", regulariser=QUIET),
+        small("mopo", regulariser=QUIET),
+        small("combo", regulariser=QUIET, critic=PUSHED),
+        small("mobile", regulariser=QUIET),
         small("mabe", regulariser=ExplicitKl(weight=0.1)),
         small("mabe-no-rl"),
     ],
@@ -178,10 +195,20 @@ def test_row_learns_to_push_towards_the_middle(row: Algorithm) -> None:
 
 def test_learning_improves_on_the_prior_that_it_starts_from() -> None:
     prior = Adaptive(fit=replace(FIT, updates=30))
-    policy = replace(PARTS["policy"], hidden=(32, 32))
-    row = small("mabe", prior=prior, policy=policy, regulariser=ExplicitKl(weight=0.02))
+    row = small("mabe", prior=prior, regulariser=ExplicitKl(weight=0.02))
     before = score(learned(small("mabe-no-rl", prior=prior)))
     assert (score(learned(row)) > before + 0.05).all()
+
+
+def test_conservative_critics_keep_the_policy_at_logged_actions_that_sac_leaves() -> None:
+    """In the data nobody pushes by more than 0.1, and the values beyond are a guess."""
+    timid = rows(STATES, 0.1 * uniform(1000, 3))
+    sac = small("sac", regulariser=QUIET)
+    cql = small("cql", regulariser=QUIET, critic=Conservative(weight=5.0, actions=4))
+    position = STATES.numpy()[None].repeat(2, axis=0)
+    bold, careful = (np.abs(learned(row, data=timid)(position)).mean((1, 2)) for row in (sac, cql))
+    assert (bold > 0.5).all()
+    assert (careful < 0.1).all()
 
 
 def test_heavy_weight_keeps_the_policy_at_its_prior() -> None:

@@ -16,18 +16,31 @@ import pytest
 import torch
 from torch import Tensor
 
-from mabe_transfer.algorithms import BRAC_V, MABE, MOPO, SAC, Algorithm
+from mabe_transfer.algorithms import (
+    BRAC_P,
+    BRAC_V,
+    COMBO,
+    CQL,
+    EDAC,
+    MABE,
+    MOBILE,
+    MOPO,
+    SAC,
+    Algorithm,
+)
 from mabe_transfer.learner import Learner, Parts, prior_act
 from mabe_transfer.networks import Sizes
+from mabe_transfer.parts.conservative import Conservative
+from mabe_transfer.parts.diversity import Diversity
 from mabe_transfer.parts.dynamics import Ensemble, EnsembleModel
+from mabe_transfer.parts.inconsistency import Inconsistency
 from mabe_transfer.parts.prior import Adaptive, BehaviourPrior, Fit, NormalisedQ, Unweighted
 from mabe_transfer.parts.regulariser import Entropy, ExplicitKl
 from mabe_transfer.parts.rollouts import Rollouts
 from mabe_transfer.parts.sac import Sac
-from mabe_transfer.parts.uncertainty import StdPenalty
+from mabe_transfer.parts.uncertainty import Disagreement, StdPenalty
 
 UPDATES = 20
-POLICY = Sac(hidden=(16,))
 FIT = Fit(updates=10, batch=16, hidden=(16,))
 MODEL = Ensemble(members=3, elites=2, hidden=(16,), batch=64, max_epochs=2)
 ROLLOUTS = Rollouts(horizon=2, starts=20, every=5, kept=2, real_share=0.25)
@@ -89,7 +102,8 @@ def after_updates(row: Algorithm, *seeds: int) -> dict[str, Tensor]:
 
 def small(row: Algorithm, **changes: Any) -> Algorithm:
     """A row with small networks and short rollouts."""
-    parts: dict[str, Any] = {"policy": POLICY}
+    assert isinstance(row.policy, Sac)
+    parts: dict[str, Any] = {"policy": replace(row.policy, hidden=(16,))}
     if row.dynamics is not None:
         parts |= {"dynamics": MODEL, "rollouts": ROLLOUTS}
     if row.prior is not None:
@@ -102,6 +116,11 @@ def assert_same(one: Algorithm, other: Algorithm) -> None:
     assert left.keys() == right.keys()
     for name, tensor in left.items():
         assert torch.equal(tensor, right[name]), name
+
+
+def assert_differ(one: Algorithm, other: Algorithm) -> None:
+    left, right = after_updates(one), after_updates(other)
+    assert any(not torch.equal(left[name], right[name]) for name in left)
 
 
 NO_ENTROPY = Entropy(initial=0.0, automatic=False)
@@ -122,6 +141,15 @@ def test_brac_with_a_weight_is_not_sac() -> None:
     brac = after_updates(small(BRAC_V, regulariser=ExplicitKl(weight=0.1)))
     sac = after_updates(small(SAC, regulariser=NO_ENTROPY))
     assert any(not torch.equal(brac[name], sac[name]) for name in sac)
+
+
+def test_brac_p_with_weight_zero_is_sac_without_entropy() -> None:
+    brac = small(BRAC_P, regulariser=ExplicitKl(weight=0.0))
+    assert_same(brac, small(SAC, regulariser=NO_ENTROPY))
+
+
+def test_brac_p_with_a_weight_is_not_brac_v() -> None:
+    assert_differ(small(BRAC_P), small(BRAC_V))
 
 
 def test_mopo_on_real_data_only_is_sac() -> None:
@@ -167,6 +195,71 @@ def test_mabe_with_weight_zero_from_scratch_is_mopo_without_entropy() -> None:
         start_from_prior=False,
     )
     assert_same(mabe, small(MOPO, regulariser=NO_ENTROPY))
+
+
+# -- critics that pay ----------------------------------------------------------------------------
+
+REAL_ONLY = replace(ROLLOUTS, real_share=1.0)
+DETERMINISTIC = Sac(hidden=(16,), policy_rate=1e-4, penalised_backup=False)  # CQL's and MOBILE's
+
+
+@pytest.mark.parametrize("penalised", [True, False])
+def test_cql_with_weight_zero_is_sac(penalised: bool) -> None:
+    policy = replace(DETERMINISTIC, penalised_backup=penalised)
+    cql = small(CQL, policy=policy, critic=Conservative(weight=0.0))
+    assert_same(cql, small(SAC, policy=policy, regulariser=cql.regulariser))
+
+
+def test_cql_with_a_weight_is_not_sac() -> None:
+    cql = small(CQL)
+    assert_differ(cql, replace(cql, critic=None))
+
+
+@pytest.mark.parametrize("only", [True, False])
+def test_combo_with_weight_zero_is_mopo_without_uncertainty(only: bool) -> None:
+    combo = small(COMBO, critic=Conservative(weight=0.0, model_states_only=only))
+    mopo = small(MOPO, policy=DETERMINISTIC, regulariser=combo.regulariser, uncertainty=None)
+    assert_same(combo, mopo)
+
+
+def test_combo_on_real_data_only_is_cql() -> None:
+    critic = Conservative(model_states_only=False)
+    assert_same(small(COMBO, rollouts=REAL_ONLY, critic=critic), small(CQL))
+
+
+def test_combo_pushes_down_elsewhere_than_at_all_states() -> None:
+    assert_differ(small(COMBO), small(COMBO, critic=Conservative(model_states_only=False)))
+
+
+def test_edac_with_weight_zero_and_two_critics_is_sac() -> None:
+    assert_same(small(EDAC, policy=Sac(hidden=(16,)), critic=Diversity(weight=0.0)), SMALL_SAC)
+
+
+def test_edac_with_weight_zero_is_many_critics_without_it() -> None:
+    edac = small(EDAC, critic=Diversity(weight=0.0))
+    assert_same(edac, replace(edac, critic=None))
+    assert_differ(edac, small(EDAC))
+
+
+def test_mobile_with_weight_zero_is_mopo_without_uncertainty() -> None:
+    mobile = small(MOBILE, critic=Inconsistency(weight=0.0))
+    mopo = small(MOPO, policy=DETERMINISTIC, regulariser=mobile.regulariser, uncertainty=None)
+    assert_same(mobile, mopo)
+    assert_differ(mobile, small(MOBILE))
+
+
+def test_mobile_on_real_data_only_is_sac() -> None:
+    mobile = small(MOBILE, rollouts=REAL_ONLY)
+    assert_same(mobile, small(SAC, policy=DETERMINISTIC, regulariser=mobile.regulariser))
+
+
+def test_disagreement_with_weight_zero_is_none() -> None:
+    without = small(MOPO, uncertainty=None)
+    assert_same(small(MOPO, uncertainty=Disagreement(weight=0.0)), without)
+    assert_differ(small(MOPO, uncertainty=Disagreement()), without)
+
+
+# -- priors --------------------------------------------------------------------------------------
 
 
 def test_adaptive_prior_at_infinite_temperature_is_the_flat_prior() -> None:
@@ -219,7 +312,14 @@ def test_learning_leaves_the_prior_and_the_model_as_they_were_fitted() -> None:
         assert all(torch.equal(old[name], now[name]) for name in old)
 
 
-@pytest.mark.parametrize("row", [small(MABE, uncertainty=StdPenalty()), small(MOPO), small(BRAC_V)])
+@pytest.mark.parametrize(
+    "row",
+    [
+        small(MABE, uncertainty=StdPenalty()),
+        *(small(row) for row in (MOPO, BRAC_V, CQL, COMBO, EDAC, MOBILE)),
+    ],
+    ids=lambda row: row.name,
+)
 def test_seed_learns_the_same_alone_and_among_three(row: Algorithm) -> None:
     alone, among = after_updates(row, 5), after_updates(row, 3, 4, 5)
     for name, tensor in alone.items():
@@ -227,7 +327,11 @@ def test_seed_learns_the_same_alone_and_among_three(row: Algorithm) -> None:
         torch.testing.assert_close(tensor, its, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("row", [small(MABE), small(MOPO), small(BRAC_V)])
+@pytest.mark.parametrize(
+    "row",
+    [small(row) for row in (MABE, MOPO, BRAC_V, CQL, COMBO, EDAC, MOBILE)],
+    ids=lambda row: row.name,
+)
 @pytest.mark.parametrize("at", [3, 5, 12])
 def test_learner_goes_on_exactly_from_its_state(row: Algorithm, at: int) -> None:
     going = learner(row, 0, 7)

@@ -16,7 +16,17 @@ import torch
 
 from mabe_transfer import collect as collecting
 from mabe_transfer import domains, evaluate, runs, weights
-from mabe_transfer.algorithms import BC, BRAC_V, MABE, MOPO, SAC, Algorithm
+from mabe_transfer.algorithms import (
+    BC,
+    BRAC_V,
+    COMBO,
+    EDAC,
+    MABE,
+    MOBILE,
+    MOPO,
+    SAC,
+    Algorithm,
+)
 from mabe_transfer.batched import Simulation
 from mabe_transfer.behaviour import RandomPolicy
 from mabe_transfer.errors import UserError
@@ -45,6 +55,9 @@ TINY_BC = replace(BC, prior=Unweighted(fit=FIT))
 TINY_BRAC = replace(BRAC_V, prior=Unweighted(fit=FIT), **TINY)
 TINY_MOPO = replace(MOPO, **TINY, **MODEL)
 TINY_MABE = replace(MABE, prior=Adaptive(fit=FIT), **TINY, **MODEL)
+TINY_COMBO = replace(COMBO, **TINY, **MODEL)
+TINY_MOBILE = replace(MOBILE, **TINY, **MODEL)
+TINY_EDAC = replace(EDAC, **TINY)
 SHORT = Schedule(updates=12, batch=16, evaluate_every=5, episodes=2, log_every=4)
 
 
@@ -216,7 +229,11 @@ def test_model_and_critics_see_the_relabelled_rewards(stores: dict[str, str]) ->
 # -- the run's folder ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("row", [TINY_SAC, TINY_BRAC, TINY_MOPO, TINY_MABE], ids=lambda r: r.name)
+@pytest.mark.parametrize(
+    "row",
+    [TINY_SAC, TINY_BRAC, TINY_MOPO, TINY_MABE, TINY_COMBO, TINY_MOBILE, TINY_EDAC],
+    ids=lambda r: r.name,
+)
 def test_run_leaves_a_folder_that_says_everything(
     stores: dict[str, str], row: Algorithm, tmp_path: Path
 ) -> None:

@@ -25,6 +25,7 @@ def list_(as_json: Json = False) -> None:
             "policy regularisation": row.policy_regularisation,
             "policy": _part(row.policy),
             "uncertainty": _part(row.uncertainty),
+            "critic": _part(row.critic),
             "paper": row.paper,
         }
         for row in ALGORITHMS.values()
