@@ -374,11 +374,12 @@ class Members:
 
 
 class Height:
-    """Critics that value the first observation, and one more."""
+    """Critics of which the smallest values the first observation."""
 
     def values(self, observation: Tensor, action: Tensor) -> Tensor:
         del action
-        return torch.stack((observation[..., 0] + 1.0, observation[..., 0]), 1)
+        height = observation[..., 0]
+        return torch.stack((height + 3.0 * height.abs(), height), 1)
 
 
 def inconsistency(size: Sizes, std: float = 0.0, **changes: Any) -> InconsistencyLoss:
@@ -399,6 +400,24 @@ def test_target_pays_the_spread_of_the_elites_on_the_model_s_transitions_alone()
     found = paid(inconsistency(sizes(0), weight=0.5), 20.0)
     spread = math.sqrt(2.0 * 25.0)  # of 0 and 10, around 5
     expected = torch.tensor([20.0] * REAL + [20.0 - 0.5 * spread] * (32 - REAL))
+    torch.testing.assert_close(found, expected)
+
+
+class Square:
+    """Critics that value the square of the first observation."""
+
+    def values(self, observation: Tensor, action: Tensor) -> Tensor:
+        del action
+        return observation[:, None, :, 0].square()
+
+
+def test_spread_is_of_values_at_the_state_plus_the_predicted_change() -> None:
+    size = sizes(0)
+    data = batch(size)
+    part = inconsistency(size)
+    found = part._spread(Scripted(size, Square()), data.observation, data.action)
+    # (x + 10)^2 and x^2 are 100 + 20 x apart
+    expected = (100.0 + 20.0 * data.observation[..., 0]).abs() / math.sqrt(2.0)
     torch.testing.assert_close(found, expected)
 
 
@@ -434,8 +453,8 @@ def test_each_seed_s_spread_is_of_its_own_elites() -> None:
     found = part._spread(learner(size, Inconsistency()), data.observation, data.action)
     # what is left of the second seed's is the policy's own noise
     assert found.shape == (2, 32)
-    same_noise = Inconsistency(samples=400).build(size, model)
-    many = same_noise._spread(learner(size, Inconsistency()), data.observation, data.action)
+    averaged = Inconsistency(samples=400).build(size, model)
+    many = averaged._spread(learner(size, Inconsistency()), data.observation, data.action)
     assert float(many[1].mean()) < 0.3 * float(found[1].mean())
 
 
