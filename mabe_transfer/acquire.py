@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mabe_transfer import behaviour, domains, runs
+from mabe_transfer import behaviour, domains, recorded, runs
 from mabe_transfer.behaviour import Ladder, RandomPolicy, load_ladder, shipped
+from mabe_transfer.bridges import d4rl
 from mabe_transfer.collect import Share, collect
 from mabe_transfer.config import Json, to_json
 from mabe_transfer.domains import Domain, to_facts
@@ -41,7 +42,8 @@ class Request:
         quality: Whose behaviour, one of `library.QUALITIES`.
         transitions: How many; `None` gives `medium-replay` whole, and 100,000 otherwise.
         seed: Of the collection.
-        policy: A ladder to use instead of the shipped one.
+        policy: A ladder to use instead of the shipped one, or data by others that carries its
+            policy: `d4rl:hopper-medium-v2`, or an HDF5 file.
         out: Where to; by name under the data folder unless given.
         recipe: What asked for it, kept in the store.
     """
@@ -50,7 +52,7 @@ class Request:
     quality: str
     transitions: int | None = None
     seed: int = 0
-    policy: Path | None = None
+    policy: str | None = None
     out: str | None = None
     recipe: Json | None = None
 
@@ -70,7 +72,7 @@ def of_recipe(recipe: Recipe, *, out: str | None = None) -> Request:
         quality=recipe.quality,
         transitions=recipe.transitions,
         seed=recipe.seed,
-        policy=Path(recipe.policy) if recipe.policy else None,
+        policy=recipe.policy or None,
         out=out or recipe.name,
         recipe=to_json(recipe),
     )
@@ -138,7 +140,9 @@ def _shares(request: Request, config: OnlineConfig | None) -> tuple[list[Share],
     total = request.transitions or DEFAULT_TRANSITIONS
     if request.quality == "random":
         return [Share(RandomPolicy(), total, "uniform actions")], {"policy": "random"}
-    found = load_ladder(request.policy) if request.policy else ladder(request.domain, config)
+    if request.policy and recorded.is_recording(request.policy):
+        return _recorded(request, request.policy, total)
+    found = load_ladder(Path(request.policy)) if request.policy else ladder(request.domain, config)
     if found.domain.robot.name != request.domain.robot.name:
         raise UserError(
             f"{request.policy} holds policies of {found.domain.robot.name}; they cannot act in "
@@ -161,6 +165,19 @@ def _shares(request: Request, config: OnlineConfig | None) -> tuple[list[Share],
         "training": found.provenance,
     }
     return shares, origin
+
+
+def _recorded(request: Request, name: str, total: int) -> tuple[list[Share], Json]:
+    """The behaviour of the policy that data by others carries."""
+    known = d4rl.parse(name).quality if name.startswith(d4rl.SCHEME) else None
+    if request.quality not in ({known} if known else {"medium", "expert"}):
+        raise UserError(
+            f"{name} carries one policy, {known or 'medium or expert'}; it cannot act as "
+            f"{request.quality!r}: say --quality {known or 'medium'}."
+        )
+    policy = recorded.load(name, request.domain)
+    share = Share(policy, total, f"the policy that {name} carries")
+    return [share], {"policy": name, "hash": policy.digest}
 
 
 def _evenly(rungs: int, total: int) -> list[tuple[int, int]]:

@@ -1,7 +1,8 @@
 """Datasets by name: where they lie, and what world each is from.
 
 A name such as `hopper-ice-backward-expert` stands for `<data>/hopper-ice-backward-expert.zarr`;
-`<data>` is `$MABE_TRANSFER_DATA`, or `data` in the working directory. A path or a URL works too.
+`<data>` is `$MABE_TRANSFER_DATA`, or `data` in the working directory. A path or a URL works too,
+and so does data by others: `d4rl:hopper-medium-v2`, `minari:mujoco/hopper/medium-v0`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from mabe_transfer import domains
+from mabe_transfer import bridges, domains
 from mabe_transfer.domains import Domain, from_facts
 from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.store import Store, list_stores, open_store
@@ -38,7 +39,18 @@ def data_root() -> Path:
 
 
 def location(name: str) -> str | Path:
-    """Where a dataset of this name, path or URL lies."""
+    """Where a dataset of this name, path or URL lies.
+
+    Raises:
+        UserError: The name stands for data in another format.
+    """
+    if bridges.is_foreign(name):
+        raise UserError(f"{name} is data by others; nothing is written under such a name.")
+    if name.endswith(bridges.HDF5_SUFFIXES):
+        raise UserError(
+            f"{name} is an HDF5 file; bring it in with: mabe-transfer data import {name} "
+            "--env DOMAIN --name NAME"
+        )
     if "://" in name:
         return name
     if name.endswith(".zarr") or "/" in name or Path(name).is_dir():
@@ -47,11 +59,14 @@ def location(name: str) -> str | Path:
 
 
 def open_dataset(name: str) -> Dataset:
-    """Open a dataset by name, path or URL.
+    """Open a dataset by name, path or URL; data in another format is converted at its first use.
 
     Raises:
         UserError: There is none; the sentence says how to collect it where the name tells.
     """
+    if bridges.is_foreign(name):
+        found, where = bridges.open_foreign(name, data_root() / "converted")
+        return Dataset(name=name, store=found, domain=where)
     place = location(name)
     if isinstance(place, Path) and not place.exists():
         raise _absent(name)

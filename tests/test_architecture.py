@@ -33,6 +33,7 @@ ORDER = (
     "transitions",
     "store",
     "verify",
+    "bridges",
     "library",
     "replay",
     "weights",
@@ -43,6 +44,7 @@ ORDER = (
     "parts",
     "algorithms",
     "behaviour",
+    "recorded",
     "runs",
     "records",
     "online",
@@ -65,6 +67,7 @@ ORDER = (
     "scoreboard",
     "benchmark",
     "demo",
+    "doctor",
     "cli",
 )
 # The package's own entrances, which may import every room and which no room may import.
@@ -81,6 +84,7 @@ WITHOUT_TORCH = (
     "store",
     "transitions",
     "verify",
+    "bridges",
 )
 FORBIDDEN_NAMES = ("utils", "common", "base", "helpers", "misc", "core")
 MAX_LINES = 300

@@ -149,3 +149,31 @@ def test_main_job_leaves_a_table_and_a_picture(tmp_path: Path) -> None:
 
 def test_version_is_printed() -> None:
     assert call("--version").output.strip().count(".") == 2
+
+
+def test_data_goes_out_comes_back_and_is_checked(tmp_path: Path, datasets: None) -> None:
+    path = tmp_path / "out.hdf5"
+    assert (
+        call("data", "export", "halfcheetah-random", "--to", "d4rl", "--out", str(path)).exit_code
+        == 0
+    )
+    assert call("data", "import", str(path), "--name", "back").exit_code == 0
+    one, other = (
+        json.loads(call("data", "info", name, "--json").stdout)["content_hash"]
+        for name in ("halfcheetah-random", "back")
+    )
+    assert one == other
+    assert "there is d4rl, minari" in refusal(
+        "data", "export", "back", "--to", "csv", "--out", str(tmp_path / "x")
+    )
+
+
+def test_d4rl_dir_is_where_names_are_looked_for(tmp_path: Path) -> None:
+    sentence = refusal("--d4rl-dir", str(tmp_path), "data", "info", "d4rl:hopper-medium-v2")
+    assert f"no hopper_medium-v2.hdf5 in {tmp_path}/" in sentence.replace("\n", "")
+    assert "no such folder" in refusal("--d4rl-dir", str(tmp_path / "no"), "data", "list")
+    assert str(tmp_path) not in refusal("data", "info", "d4rl:hopper-medium-v2")
+
+
+def test_only_d4rl_is_downloaded() -> None:
+    assert "Only D4RL's files" in refusal("data", "download", "minari:mujoco/hopper/medium-v0")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from mabe_transfer import __version__
+from mabe_transfer import __version__, doctor
+from mabe_transfer.bridges import d4rl
 from mabe_transfer.cli import (
     algorithms,
     behaviour,
@@ -18,9 +22,13 @@ from mabe_transfer.cli import (
     export,
     training,
 )
+from mabe_transfer.cli.tables import show
 from mabe_transfer.errors import UserError
 from mabe_transfer.progress import console
 from mabe_transfer.runs import Interrupted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 INTERRUPTED = 130
 
@@ -69,11 +77,49 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
+@contextmanager
+def _searched(folder: Path) -> Iterator[None]:
+    """Look for D4RL's files in a folder first, as long as one command runs."""
+    kept = os.environ.get(d4rl.OPTION)
+    os.environ[d4rl.OPTION] = str(folder)
+    try:
+        yield
+    finally:
+        if kept is None:
+            del os.environ[d4rl.OPTION]
+        else:
+            os.environ[d4rl.OPTION] = kept
+
+
+@app.command("doctor")
+def examine(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Look at this machine: versions, device, rendering, folders, extras, and what to do."""
+    found = doctor.examine()
+    rows = [
+        {"what": one.what, "found": one.found, "state": one.state, "what to do": one.advice or "-"}
+        for one in found
+    ]
+    show(rows, title="This machine", as_json=as_json)
+    if any(one.state == doctor.BROKEN for one in found):
+        raise typer.Exit(1)
+
+
 @app.callback()
 def main(
+    context: typer.Context,
+    d4rl_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder of D4RL's files, before $D4RL_DATASET_DIR and D4RL's own."),
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Turn data from two worlds into one policy."""
     del version
+    if d4rl_dir is not None:
+        if not d4rl_dir.is_dir():
+            raise UserError(f"--d4rl-dir {d4rl_dir}: there is no such folder.")
+        context.with_resource(_searched(d4rl_dir))

@@ -1,4 +1,4 @@
-"""`mabe-transfer collect` and `mabe-transfer data`: make datasets, and look at them."""
+"""`mabe-transfer collect` and `mabe-transfer data`: make datasets, look at them, exchange them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from mabe_transfer import catalogue, domains
+from mabe_transfer import bridges, catalogue, domains
 from mabe_transfer.acquire import Request, acquire, of_recipe
+from mabe_transfer.bridges import d4rl
+from mabe_transfer.bridges.download import download as fetch
+from mabe_transfer.bridges.export import to_d4rl
+from mabe_transfer.bridges.minari_export import to_minari
 from mabe_transfer.cli.tables import out, show
 from mabe_transfer.config import to_json
-from mabe_transfer.errors import UserError
+from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.library import QUALITIES, data_root, open_dataset
 from mabe_transfer.replay import resimulate
 from mabe_transfer.store import Store, list_stores
@@ -28,7 +32,9 @@ def collect(
     recipe: Annotated[str, typer.Option(help="A recipe of datasets/*.toml, or a TOML file.")] = "",
     quality: Annotated[str, typer.Option(help=f"One of: {', '.join(QUALITIES)}.")] = "expert",
     transitions: Annotated[int | None, typer.Option(help="How many; 100,000 by default.")] = None,
-    policy: Annotated[Path | None, typer.Option(help="A ladder of policies to use.")] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="A ladder to use, or d4rl:NAME for the policy in its file.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the collection.")] = 0,
     out_: Annotated[str | None, typer.Option("--out", help="Path or URL of the dataset.")] = None,
 ) -> None:
@@ -61,6 +67,7 @@ def describe(store: Store) -> None:
         "episodes": f"{len(episodes):,} of {length.mean():,.0f} +- {length.std():,.0f} steps",
         "return": f"{returns.mean():,.1f} +- {returns.std():,.1f} "
         f"({np.min(returns):,.1f} to {np.max(returns):,.1f})",
+        "notes": "; ".join(attributes["behaviour"].get("notes", [])) or "-",
         "versions": ", ".join(f"{k} {v}" for k, v in attributes["versions"].items()),
         "content hash": attributes["content_hash"],
         "lies in": store.location,
@@ -124,3 +131,44 @@ def verify(
     failed = [finding for finding in findings if not finding.passed]
     if failed:
         raise UserError(f"{name} fails the check {failed[0].check!r}: {failed[0].detail}")
+
+
+@app.command("import")
+def import_(
+    source: Annotated[str, typer.Argument(help="An HDF5 file with D4RL's keys, or minari:ID.")],
+    env: Annotated[str, typer.Option(help="Domain it was recorded in, or a TOML file.")] = "",
+    name: Annotated[str, typer.Option(help="Of the dataset; the file's own by default.")] = "",
+    quality: Annotated[str, typer.Option(help="Of the behaviour, in a word.")] = "recorded",
+) -> None:
+    """Bring in data by others, or what `data export` wrote, as a dataset."""
+    domain = domains.domain(env) if env else None
+    describe(bridges.bring_in(source, domain, data_root(), name=name, quality=quality))
+
+
+@app.command()
+def export(
+    name: Name,
+    to: Annotated[str, typer.Option(help="d4rl (an HDF5 file) or minari.")],
+    out_: Annotated[str, typer.Option("--out", help="The file, or Minari's id.")],
+) -> None:
+    """Write a dataset for other libraries; bringing it in again loses nothing."""
+    dataset = open_dataset(name)
+    if to == "d4rl":
+        written = to_d4rl(dataset.store, Path(out_))
+    elif to == "minari":
+        written = to_minari(dataset.store, dataset.domain, out_)
+    else:
+        raise unknown("format", to, ("d4rl", "minari"))
+    out.print(f"{name} is in {written}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def download(
+    name: Annotated[str, typer.Argument(help="d4rl:<robot>-<quality>-<release>.")],
+    mirror: Annotated[list[str] | None, typer.Option(help="Addresses to try first.")] = None,
+) -> None:
+    """Download a file of D4RL, resuming what was interrupted, and check its SHA-256."""
+    if not name.startswith(d4rl.SCHEME):
+        raise UserError(f"Only D4RL's files are downloaded here, such as d4rl:hopper-medium-v2; "
+                        f"{name!r} is none.")  # fmt: skip
+    out.print(f"{name} is in {fetch(name, mirror or [])}", soft_wrap=True, highlight=False)
