@@ -14,9 +14,13 @@ from pathlib import Path
 from mabe_transfer import bridges, domains
 from mabe_transfer.domains import Domain, from_facts
 from mabe_transfer.errors import UserError, unknown
-from mabe_transfer.store import Store, list_stores, open_store
+from mabe_transfer.store import Store, StoreSummary, list_stores, open_store
 
 QUALITIES = ("random", "medium", "expert", "medium-replay", "medium-expert", "ladder")
+
+
+CONVERTED = "converted"
+"""Where, below the data root, data by others lies after its conversion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,12 @@ class Dataset:
 def data_root() -> Path:
     """Where datasets lie by name."""
     return Path(os.environ.get("MABE_TRANSFER_DATA", "data"))
+
+
+def named_stores() -> list[StoreSummary]:
+    """Every complete dataset that a name finds: what is converted goes by the name it came from."""
+    root = data_root()
+    return [one for one in list_stores(root) if CONVERTED not in one.path.relative_to(root).parts]
 
 
 def location(name: str) -> str | Path:
@@ -65,7 +75,7 @@ def open_dataset(name: str) -> Dataset:
         UserError: There is none; the sentence says how to collect it where the name tells.
     """
     if bridges.is_foreign(name):
-        found, where = bridges.open_foreign(name, data_root() / "converted")
+        found, where = bridges.open_foreign(name, data_root() / CONVERTED)
         return Dataset(name=name, store=found, domain=where)
     place = location(name)
     if isinstance(place, Path) and not place.exists():
@@ -90,4 +100,4 @@ def _absent(name: str) -> UserError:
                 f"There is no dataset {name!r} in {data_root()}/; collect it with: "
                 f"mabe-transfer collect --env {env} --quality {quality}"
             )
-    return unknown("dataset", name, [summary.path.stem for summary in list_stores(data_root())])
+    return unknown("dataset", name, [summary.path.stem for summary in named_stores()])

@@ -16,7 +16,7 @@ from mabe_transfer import bridges, domains
 from mabe_transfer.bridges import convert, d4rl, survey
 from mabe_transfer.bridges.export import to_d4rl
 from mabe_transfer.errors import UserError
-from mabe_transfer.library import data_root, location, open_dataset
+from mabe_transfer.library import data_root, location, named_stores, open_dataset
 from mabe_transfer.replay import resimulate
 from mabe_transfer.store import list_stores
 from mabe_transfer.transitions import relabel
@@ -369,6 +369,7 @@ def test_name_of_d4rl_opens_its_file_converted_once(
     assert first.store.attributes["quality"] == "medium"
     assert first.store.attributes["behaviour"]["source"]["release"] == "v2"
     assert "Converting" in capsys.readouterr().err
+    assert named_stores() == []  # it goes by its own name
     again = open_dataset("d4rl:hopper-medium-v2")
     assert again.store.location == first.store.location
     assert "Converting" not in capsys.readouterr().err

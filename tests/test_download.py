@@ -131,6 +131,7 @@ def test_offline_machine_gets_a_sentence(folder: Path, monkeypatch: pytest.Monke
         UserError, match=r"cannot be reached.*put the file into .*datasets/ by hand"
     ):
         download(NAME)
+    assert not folder.exists()
 
 
 def test_mirror_must_be_a_web_address(folder: Path) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 minari = pytest.importorskip("minari")
-ADVICE = pytest.mark.filterwarnings("ignore:`(code_permalink|author)")
+ADVICE = pytest.mark.filterwarnings("ignore:(`|.*out of date)")
 
 
 @pytest.fixture(autouse=True)

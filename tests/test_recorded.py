@@ -96,5 +96,5 @@ def test_policy_of_a_medium_set_cannot_act_as_an_expert() -> None:
     request = Request(
         domain=domain("hopper-d4rl"), quality="expert", policy="d4rl:hopper-medium-v2"
     )
-    with pytest.raises(UserError, match="carries one policy, medium; .* say --quality medium"):
+    with pytest.raises(UserError, match=r"carries one policy, medium; .* say --quality medium"):
         acquire(request)

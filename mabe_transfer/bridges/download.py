@@ -57,23 +57,24 @@ def download(name: str, mirrors: Sequence[str] = ()) -> Path:
             return target
         notice(f"{url}: {failure}.")
         failures.append(f"{url} ({failure})")
+    kept = "; what came so far is kept" if partial.exists() else ""
     raise UserError(
         f"{known.file} cannot be downloaded: {'; '.join(failures)}. Name another address with "
-        f"--mirror, or put the file into {target.parent}/ by hand; what came so far is kept."
+        f"--mirror, or put the file into {target.parent}/ by hand{kept}."
     )
 
 
 def _attempt(url: str, partial: Path, size: int) -> str | None:
     """Append to what is there until the file is whole; say in words why it is not."""
     try:
-        partial.parent.mkdir(parents=True, exist_ok=True)
         done = partial.stat().st_size if partial.exists() else 0
         if done > size:
             partial.unlink()
             done = 0
         if done == size:
             return None
-        if (free := shutil.disk_usage(partial.parent).free) < size - done:
+        above = next(p for p in partial.absolute().parents if p.exists())
+        if (free := shutil.disk_usage(above).free) < size - done:
             raise UserError(
                 f"{partial.parent}/ has {free >> 20:,} MiB left, and {size - done >> 20:,} MiB are "
                 "to come."
@@ -94,6 +95,7 @@ def _fetch(url: str, partial: Path, done: int, size: int) -> int:
     with urlopen(request, timeout=TIMEOUT_S) as answer:
         if done and answer.status != PARTIAL_CONTENT:
             done = 0  # this mirror cannot resume
+        partial.parent.mkdir(parents=True, exist_ok=True)
         with (
             partial.open("r+b" if done else "wb") as file,
             Work(f"Downloading {Path(url).name}", size, "bytes", done=done) as work,

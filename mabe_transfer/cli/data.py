@@ -17,9 +17,9 @@ from mabe_transfer.bridges.minari_export import to_minari
 from mabe_transfer.cli.tables import out, show
 from mabe_transfer.config import to_json
 from mabe_transfer.errors import UserError, unknown
-from mabe_transfer.library import QUALITIES, data_root, open_dataset
+from mabe_transfer.library import QUALITIES, data_root, named_stores, open_dataset
 from mabe_transfer.replay import resimulate
-from mabe_transfer.store import Store, list_stores
+from mabe_transfer.store import Store
 from mabe_transfer.verify import verify as check_store
 
 app = typer.Typer(no_args_is_help=True)
@@ -86,7 +86,7 @@ def list_(as_json: Json = False) -> None:
             "transitions": found.rows,
             "created": found.created,
         }
-        for found in list_stores(data_root())
+        for found in named_stores()
     ]
     show(rows, title=f"Datasets in {data_root()}/", as_json=as_json)
 
