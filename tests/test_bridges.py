@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mabe_transfer import bridges, domains
-from mabe_transfer.bridges import convert, d4rl, survey
+from mabe_transfer.bridges import convert, d4rl, own, survey
 from mabe_transfer.bridges.export import to_d4rl
 from mabe_transfer.errors import UserError
 from mabe_transfer.library import data_root, location, named_stores, open_dataset
@@ -579,15 +579,27 @@ def array_above(path: Path, rng: np.random.Generator) -> None:
         file["infos"] = np.zeros(3)
 
 
+LAYOUT = {"observation_size": 11, "action_size": 3}
+GIVEN: dict[str, Any] = {"domain": "hopper-d4rl", "quality": "x", "terms": {}, "behaviour": {}, "recipe": {},
+         "seed": None, "versions": {}}  # fmt: skip
+DAMAGED: tuple[Any, ...] = (
+    [], {"layout": 3}, {"attributes": 3, "layout": LAYOUT}, {"attributes": {}, "layout": LAYOUT},
+    {"attributes": {"domain": "hopper-d4rl"}, "layout": LAYOUT},
+    {"attributes": GIVEN | {"domain": 4}, "layout": LAYOUT},
+    {"attributes": GIVEN, "layout": 7},
+    {"attributes": GIVEN, "layout": LAYOUT | {"observation_size": 1e9}},
+    {"attributes": GIVEN, "layout": LAYOUT | {"observation_size": 99_999}},
+    {"attributes": GIVEN, "layout": LAYOUT | {"terms": ["../x"]}},
+    {"attributes": GIVEN, "layout": LAYOUT | {"terms": ["absent"]}},
+    {"attributes": GIVEN, "layout": LAYOUT | {"nq": 6}},
+    {"attributes": GIVEN, "layout": LAYOUT | {"nq": 5, "nv": 6}},
+)  # fmt: skip
+
+
 def damaged_export(path: Path, rng: np.random.Generator) -> None:
-    texts = ("", "{", "[]", '{"layout": 3}', '{"attributes": {}, "layout": {}}',
-             '{"attributes": {"domain": "hopper-d4rl"}, "layout": {"observation_size": 1e9}}',
-             json.dumps({"attributes": {"domain": "hopper-d4rl"}, "layout": {
-                 "observation_size": 99_999, "action_size": 3}}),
-             json.dumps({"attributes": {"domain": 4}, "layout": {
-                 "observation_size": 11, "action_size": 3, "terms": ["../x"]}}))  # fmt: skip
+    texts = ("", "{", "\xff", *map(json.dumps, DAMAGED))
     with h5py.File(path, "r+") as file:
-        file[convert.OWN] = np.bytes_(texts[int(rng.integers(len(texts)))])
+        file[own.OWN] = np.bytes_(texts[int(rng.integers(len(texts)))].encode("latin-1"))
 
 
 DAMAGE: tuple[Callable[[Path, np.random.Generator], None], ...] = (

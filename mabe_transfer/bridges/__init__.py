@@ -2,7 +2,8 @@
 
 `open_foreign` opens a data set by a name with a scheme. `survey` decides which rows of a recording
 are whole, `terms` splits its rewards, `convert` writes it as a data set of our own, `export` gives
-one of ours to others, and `download` fetches D4RL's files. `hdf5` reads files that it cannot trust.
+one of ours to others (`own` is what it carries beside), and `download` fetches D4RL's files.
+`hdf5` reads files that it cannot trust.
 """
 
 from __future__ import annotations

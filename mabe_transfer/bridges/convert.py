@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -12,8 +11,9 @@ import numpy as np
 from mabe_transfer import __version__, physics
 from mabe_transfer.bridges import terms
 from mabe_transfer.bridges.hdf5 import Hdf5, blocks
+from mabe_transfer.bridges.own import OWN, SEEDS, facts_of, layout_of
 from mabe_transfer.bridges.survey import Recording, Survey, recording, survey
-from mabe_transfer.config import Json, from_mapping
+from mabe_transfer.config import Json
 from mabe_transfer.domains import Domain, to_facts
 from mabe_transfer.errors import UserError
 from mabe_transfer.progress import Work, notice
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 
 RULES = 1
 """Of this conversion; a cached result of other rules is not used."""
-
-OWN = "metadata/mabe_transfer"
-SEEDS = "metadata/episode_seeds"
-MAX_STATES = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,27 +104,10 @@ def read_own(path: Path) -> Json | None:
         return None if text is None else facts_of(text, f"{path}: {OWN}")
 
 
-def facts_of(text: str, where: str) -> Json:
-    """Read what `to_text` wrote.
-
-    Raises:
-        UserError: It is damaged.
-    """
-    try:
-        facts = json.loads(text)
-    except ValueError:
-        facts = None
-    if not isinstance(facts, dict) or not {"attributes", "layout"} <= facts.keys():
-        raise UserError(f"{where} is damaged: it holds no attributes of a data set.")
-    return facts
-
-
 def _own(file: Hdf5, domain: Domain, out: Path) -> Store:
     """Take an export of ours back, number by number."""
     facts = facts_of(file.text(OWN) or "", f"{file.name}: {OWN}")
-    layout = from_mapping(Layout, facts["layout"], f"{file.name}: {OWN}: layout")
-    if max(layout.nq, layout.nv, layout.observation_size, layout.action_size) > MAX_STATES:
-        raise UserError(f"{file.name}: {OWN} names impossible sizes.")
+    layout = layout_of(facts, f"{file.name}: {OWN}")
     if facts["attributes"].get("domain") != domain.name:
         raise UserError(
             f"{file.name} was exported from {facts['attributes'].get('domain')}, not {domain.name}."
@@ -162,7 +141,10 @@ def _write(
     strange: list[Floats] = []
     rows = int(seen.keep.sum())
     with StoreWriter.open(out, layout, attributes, shard_rows=shards(rows)) as writer:
-        first = int(writer.cursor or 0)
+        begun_with = writer.cursor or {"row": 0, "size": found.rows}
+        if begun_with["size"] != found.rows:
+            raise UserError(f"{out} was begun with another file: delete {out}.partial first.")
+        first = int(begun_with["row"])
         with Work(f"Converting {out.stem}", found.rows, "rows", done=first) as work:
             for start, stop in blocks(found.rows, first):
                 keep = seen.keep[start:stop]
@@ -174,7 +156,11 @@ def _write(
                     )  # fmt: skip
                     strange.append(odd[:: max(1, len(odd) // 1000)].astype(np.float32))
                 if keep.any():
-                    writer.append(block, seeds[before[start] : before[stop]], cursor=stop)
+                    writer.append(
+                        block,
+                        seeds[before[start] : before[stop]],
+                        cursor={"row": stop, "size": found.rows},
+                    )
                 work.advance(stop - start)
         store = writer.finish()
     if strange and (off := float(np.median(np.concatenate(strange)))) > terms.SPEED_TOLERANCE_M_S:
@@ -272,8 +258,3 @@ def _states(domain: Domain) -> tuple[int, int]:
         return 0, 0
     model = physics.build_model(domain)
     return model.nq, model.nv
-
-
-def to_text(layout: Layout, attributes: Json) -> str:
-    """What an export carries so that `read_own` can take it back."""
-    return json.dumps({"layout": asdict(layout), "attributes": attributes}, allow_nan=False)

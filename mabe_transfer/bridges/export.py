@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from mabe_transfer.bridges import convert
+from mabe_transfer.bridges import own
 from mabe_transfer.errors import UserError
 from mabe_transfer.progress import Work
 from mabe_transfer.store.format import GIVEN
@@ -71,6 +71,6 @@ def _fill(file: h5py.File, store: Store) -> None:
                 arrays[name][done : done + len(block)] = values
             done += len(block)
             work.advance(len(block))
-    own = {name: store.attributes[name] for name in GIVEN}
-    file[convert.OWN] = np.bytes_(convert.to_text(store.layout, own))
-    file[convert.SEEDS] = store.episodes().seed
+    given = {name: store.attributes[name] for name in GIVEN}
+    file[own.OWN] = np.bytes_(own.to_text(store.layout, given))
+    file[own.SEEDS] = store.episodes().seed

@@ -14,7 +14,8 @@ import numpy as np
 
 from mabe_transfer import domains
 from mabe_transfer.bridges import convert, d4rl, terms
-from mabe_transfer.config import fingerprint, from_mapping
+from mabe_transfer.bridges.own import facts_of, layout_of
+from mabe_transfer.config import fingerprint
 from mabe_transfer.domains import Domain, to_facts
 from mabe_transfer.envs import ANY_DOMAIN
 from mabe_transfer.errors import UserError
@@ -166,9 +167,9 @@ def _given(data: Any, domain: Domain, where: str) -> tuple[dict[str, Any], Layou
     """Attributes and layout: those of our own export, or what is known of data by others."""
     own = data.storage.metadata.get(OWN)
     if own is not None:
-        facts = convert.facts_of(str(own), where)
+        facts = facts_of(str(own), where)
         if facts["attributes"].get("domain") == domain.name:
-            return facts["attributes"], from_mapping(Layout, facts["layout"], where)
+            return facts["attributes"], layout_of(facts, where)
     names = terms.names(domain)
     origin = convert.Origin(
         title=f"Minari {where.removeprefix(SCHEME)}",

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mabe_transfer.bridges import convert
 from mabe_transfer.bridges.minari import FAILURES, OWN, VARIABLE, folder, library, line, root
+from mabe_transfer.bridges.own import to_text
 from mabe_transfer.envs import ANY_DOMAIN
 from mabe_transfer.errors import UserError
 from mabe_transfer.progress import Work
@@ -79,7 +79,7 @@ def to_minari(store: Store, domain: Domain, identity: str) -> Path:
                 **scores,
             )
             own = {name: store.attributes[name] for name in GIVEN}
-            made.storage.update_metadata({OWN: convert.to_text(layout, own)})
+            made.storage.update_metadata({OWN: to_text(layout, own)})
         except UserError:
             raise
         except FAILURES as error:
