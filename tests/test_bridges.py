@@ -12,7 +12,8 @@ import h5py
 import numpy as np
 import pytest
 
-from mabe_transfer import bridges, domains
+from mabe_transfer import bridges, domains, transfer
+from mabe_transfer.algorithms import MABE
 from mabe_transfer.bridges import convert, d4rl, own, survey
 from mabe_transfer.bridges.export import to_d4rl
 from mabe_transfer.errors import UserError
@@ -383,6 +384,15 @@ def test_releases_are_different_datasets(release: Path) -> None:
     assert (old.store.layout.nq, new.store.layout.nq) == (0, 6)
 
 
+def test_names_of_d4rl_stand_where_a_training_takes_datasets(release: Path) -> None:
+    names = "d4rl:hopper-medium-v2", "d4rl:hopper-medium-replay-v2"
+    found = transfer.sources(MABE, *names, None)
+    assert found.target == HOPPER
+    assert [found.real.name, found.prior.name if found.prior else ""] == list(names)
+    backward = transfer.sources(MABE, *names, "hopper-d4rl-backward")
+    assert (backward.relabelled(found.real).rewards != found.real.store.load().rewards).all()
+
+
 def test_another_file_under_the_name_of_d4rl_is_refused(release: Path) -> None:
     path = release / "hopper_medium-v2.hdf5"
     whole = path.read_bytes()
@@ -580,8 +590,15 @@ def array_above(path: Path, rng: np.random.Generator) -> None:
 
 
 LAYOUT = {"observation_size": 11, "action_size": 3}
-GIVEN: dict[str, Any] = {"domain": "hopper-d4rl", "quality": "x", "terms": {}, "behaviour": {}, "recipe": {},
-         "seed": None, "versions": {}}  # fmt: skip
+GIVEN: dict[str, Any] = {
+    "domain": "hopper-d4rl",
+    "quality": "x",
+    "terms": {},
+    "behaviour": {},
+    "recipe": {},
+    "seed": None,
+    "versions": {},
+}
 DAMAGED: tuple[Any, ...] = (
     [], {"layout": 3}, {"attributes": 3, "layout": LAYOUT}, {"attributes": {}, "layout": LAYOUT},
     {"attributes": {"domain": "hopper-d4rl"}, "layout": LAYOUT},
@@ -597,7 +614,7 @@ DAMAGED: tuple[Any, ...] = (
 
 
 def damaged_export(path: Path, rng: np.random.Generator) -> None:
-    texts = ("", "{", "\xff", *map(json.dumps, DAMAGED))
+    texts = ("", "{", "\xff", "[" * 100_000, *map(json.dumps, DAMAGED))
     with h5py.File(path, "r+") as file:
         file[own.OWN] = np.bytes_(texts[int(rng.integers(len(texts)))].encode("latin-1"))
 

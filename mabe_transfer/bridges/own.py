@@ -29,10 +29,12 @@ def facts_of(text: str, where: str) -> Json:
     """
     try:
         facts: Any = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         facts = None
     attributes = facts.get("attributes") if isinstance(facts, dict) else None
-    if not isinstance(attributes, dict) or "layout" not in facts or set(GIVEN) - attributes.keys():
+    layout = facts.get("layout") if isinstance(facts, dict) else None
+    known = attributes.keys() if isinstance(attributes, dict) else set()
+    if not isinstance(layout, dict) or set(GIVEN) - known:
         raise UserError(f"{where} is damaged: it holds no attributes of a data set.")
     found: Json = facts
     return found
@@ -46,10 +48,11 @@ def layout_of(facts: Json, where: str) -> Layout:
     """
     try:
         layout = from_mapping(Layout, facts["layout"], "layout")
-        fits = sorted(facts["attributes"]["terms"]) == sorted(layout.terms)
-    except (UserError, AttributeError, TypeError) as error:
+    except UserError as error:
         raise UserError(f"{where} is damaged: {error}") from None
     sizes = (layout.observation_size, layout.action_size, layout.nq, layout.nv)
+    weighted = facts["attributes"]["terms"]
+    fits = isinstance(weighted, dict) and sorted(weighted) == sorted(layout.terms)
     if not fits or max(sizes) > MAX_STATES or bool(layout.nq) != bool(layout.nv):
         raise UserError(f"{where} is damaged: it names impossible arrays.")
     return layout
