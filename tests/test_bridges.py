@@ -259,7 +259,7 @@ def test_float64_positions_give_the_forward_term_where_the_step_is_known(tmp_pat
 def test_blocks_do_not_change_what_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for variation in ("v2", "v0", "neither", "replay"):
+    for variation in ("v0", "replay"):
         path = write(tmp_path / f"{variation}.hdf5", VARIATIONS[variation](played().arrays))
         whole = take_in(path, name=f"{variation}-whole")
         with monkeypatch.context() as patch:
@@ -278,21 +278,19 @@ def test_backward_rewards_follow_from_recorded_ones(tmp_path: Path) -> None:
     assert found == pytest.approx(backward, rel=1e-5, abs=1e-5)
 
 
-def collected(name: str = "hopper-friction=0.5-backward") -> Store:
+def collected() -> Store:
     """A store with everything in it: terms, states, seeds, and a last episode left open."""
     from mabe_transfer.acquire import Request, acquire
 
-    return acquire(
-        Request(domain=domains.domain(name), quality="random", transitions=120, out="mine.zarr")
-    )
+    domain = domains.domain("hopper-friction=0.5-backward")
+    return acquire(Request(domain=domain, quality="random", transitions=120, out="mine.zarr"))
 
 
-@pytest.mark.parametrize("name", ["hopper-friction=0.5-backward", "halfcheetah-d4rl"])
 def test_round_trip_through_hdf5_loses_nothing(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    store = collected(name)
+    store = collected()
     path = to_d4rl(store, tmp_path / "out" / "mine.hdf5")
     back = take_in(path, env=None, name="back")
     assert back.attributes["content_hash"] == store.attributes["content_hash"]
@@ -304,11 +302,8 @@ def test_round_trip_through_hdf5_loses_nothing(
         take_in(path, env="walker2d", name="wrong")
 
 
-def test_export_has_the_keys_and_types_of_d4rl(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    store = collected()
+def test_export_has_the_keys_and_types_of_d4rl(tmp_path: Path) -> None:
+    store = take_in(write(tmp_path / "a.hdf5", VARIATIONS["replay"](played().arrays)))
     with h5py.File(to_d4rl(store, tmp_path / "mine.hdf5")) as file:
         forms = {k: (file[k].dtype.name, file[k].shape) for k in D4RL_FORMS}
         assert forms == D4RL_FORMS
@@ -320,14 +315,14 @@ def test_export_has_the_keys_and_types_of_d4rl(
 
 
 D4RL_FORMS = {
-    "observations": ("float32", (120, 11)),
-    "actions": ("float32", (120, 3)),
-    "rewards": ("float32", (120,)),
-    "terminals": ("bool", (120,)),
-    "timeouts": ("bool", (120,)),
-    "next_observations": ("float32", (120, 11)),
-    "infos/qpos": ("float64", (120, 6)),
-    "infos/qvel": ("float64", (120, 6)),
+    "observations": ("float32", (25, 11)),
+    "actions": ("float32", (25, 3)),
+    "rewards": ("float32", (25,)),
+    "terminals": ("bool", (25,)),
+    "timeouts": ("bool", (25,)),
+    "next_observations": ("float32", (25, 11)),
+    "infos/qpos": ("float64", (25, 6)),
+    "infos/qvel": ("float64", (25, 6)),
 }
 
 
@@ -555,7 +550,7 @@ def group_instead(path: Path, rng: np.random.Generator) -> None:
 
 def groups_within_groups(path: Path, rng: np.random.Generator) -> None:
     with h5py.File(path, "w") as file:
-        for _ in range(int(rng.integers(1, 200))):
+        for _ in range(int(rng.integers(1, 60))):
             file.create_group("/".join(str(n) for n in rng.integers(0, 9, 20)))
 
 
@@ -706,7 +701,7 @@ def test_recordings_by_others_come_in_relabel_and_replay(
     relabelled = relabel(found, backward.weights).rewards
     assert relabelled == pytest.approx(expected, rel=1e-4, abs=1e-4)
     kept = wanted[~joined] & ~found.timeouts & ~found.terminals
-    chosen = np.flatnonzero(kept)[::4]
+    chosen = np.flatnonzero(kept)[::15]
     replayed = resimulate(domain)(found.rows(chosen))
     off = np.abs(replayed - found.next_observations[chosen]).max(axis=1)
     assert np.median(off) < 1e-6
