@@ -208,7 +208,9 @@ def test_six_rows_without_next_observations_by_hand(tmp_path: Path) -> None:
     assert found.terminals.tolist() == [False, False, False]
     assert found.timeouts.tolist() == [False, True, True]
     assert found.rewards.tolist() == [3.0, np.float32(1.999), 0.5]
-    assert any("3 rows are dropped" in note for note in store.attributes["behaviour"]["notes"])
+    notes = store.attributes["behaviour"]["notes"]
+    assert any("3 rows are dropped" in note for note in notes)
+    assert any(note.startswith("1 of the dropped rows were terminal") for note in notes)
 
 
 def test_end_that_no_flag_marks_is_a_timeout(tmp_path: Path) -> None:

@@ -171,6 +171,8 @@ def _kept(keep: Flags, terminals: Flags, timeouts: Flags, states: bool, notes: l
     before[:-1] = keep[:-1] & ~ended[:-1] & ~keep[1:]
     if not keep.all():
         notes.append(f"{(~keep).sum():,} rows are dropped: what follows them is not known")
+        if fallen := int((terminals & ~keep).sum()):
+            notes.append(f"{fallen:,} of the dropped rows were terminal, and a critic misses them")
     return Survey(
         keep=keep,
         terminals=terminals,
