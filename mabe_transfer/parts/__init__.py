@@ -46,11 +46,29 @@ def unpack(rows: Tensor, observation: int, action: int, real: int | None = None)
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Trajectories:
+    """Whole trajectories of S policies in their models, B of them and H steps at the most.
+
+    What a trajectory has after its end counts for nothing: `alive` masks it.
+    """
+
+    observation: Tensor  # [S, H + 1, B, O]; after the last step, the state that it reached
+    noise: Tensor  # [S, H, B, A], the normal numbers that the actions were sampled with
+    reward: Tensor  # [S, H, B], less the price of the model's uncertainty; 0 after the end
+    terminal: Tensor  # [S, H, B], 1.0 where task or uncertainty ended it; the horizon never does
+    alive: Tensor  # [S, H, B], booleans: whether the step was taken
+    metrics: Metrics  # what there is to say of them
+
+
 class Experience(Protocol):
     """What a policy learns from: transitions of the data and of the model."""
 
     def transitions(self) -> Batch:
         """The next batch, real transitions first."""
+
+    def trajectories(self) -> Trajectories:
+        """New trajectories of the policy as it is now, in the model."""
 
 
 class PolicyLearner(Protocol):

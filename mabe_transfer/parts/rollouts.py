@@ -6,53 +6,15 @@ true termination rule says so; the pool forgets rollouts of old policies.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from mabe_transfer import weights
 from mabe_transfer.errors import UserError
+from mabe_transfer.imagination import NOTHING_LEFT, Act, Model, Rules, Uncertainty, imagine
 from mabe_transfer.networks import Sizes, Streams
-
-Act = Callable[[Tensor, Tensor], Tensor]
-"""Sampled actions [S, B, A] at observations [S, B, O] with normal noise [S, B, A]."""
-
-BLOWN_UP = 100.0
-"""A prediction beyond this, in SI units, is no state of a robot; its rollout is dropped."""
-
-
-class Model(Protocol):
-    """A learned model that samples successors."""
-
-    elites: Tensor
-
-    def step(
-        self, observation: Tensor, action: Tensor, noise: Tensor, order: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Next observations [S, B, O] and rewards [S, B]."""
-
-    def predict(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and deviations of every member, [S, M, B, O + 1]."""
-
-
-class Rules(Protocol):
-    """What the target domain says of observations."""
-
-    def terminated(self, state: Tensor) -> Tensor:
-        """Whether the task ends there, [S, B, O] -> booleans [S, B]."""
-
-    def clip(self, observation: Tensor) -> Tensor:
-        """Bound what the simulator bounds, [S, B, O] -> [S, B, O]."""
-
-
-class Penalty(Protocol):
-    """What a rollout pays for the model's uncertainty."""
-
-    def penalty(self, model: Model, observation: Tensor, action: Tensor) -> Tensor:
-        """Subtracted from the reward, [S, B]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,11 +68,13 @@ class RolloutPool:
         self._next = torch.zeros(sizes.stack, dtype=torch.int64)
         self._streams = Streams(sizes, "rollouts", block=1)
 
-    def fill(self, model: Model, act: Act, starts: Tensor, uncertainty: Penalty | None) -> Tensor:
+    def fill(
+        self, model: Model, act: Act, starts: Tensor, uncertainty: Uncertainty | None
+    ) -> Tensor:
         """Roll the policy out from start observations [S, B, O] and keep what it met.
 
         Returns:
-            Mean predicted reward of what was kept, before any penalty, [S].
+            Mean predicted reward of what was kept, before any penalty and without halts, [S].
         """
         sizes = self.sizes
         observation = starts
@@ -118,24 +82,22 @@ class RolloutPool:
         total = torch.zeros(sizes.stack, device=sizes.device)
         count = torch.zeros(sizes.stack, device=sizes.device)
         for _ in range(self.config.horizon):
-            batch = observation.shape[1]
-            noise = self._streams.normal(batch, sizes.action + sizes.observation)
-            action = act(observation, noise[..., : sizes.action])
+            noise = self._streams.normal(observation.shape[1], sizes.action + sizes.observation)
             order = self._streams.permutation(model.elites.shape[1])
-            after, reward = model.step(observation, action, noise[..., sizes.action :], order)
-            alive &= (after.abs() < BLOWN_UP).all(-1) & reward.isfinite()  # NaN is below nothing
-            total += torch.where(alive, reward, 0.0).sum(-1)
-            count += alive.sum(-1)
-            if uncertainty is not None:
-                reward = reward - uncertainty.penalty(model, observation, action)
-            after = self.rules.clip(after)
-            ended = self.rules.terminated(after)
-            packed = torch.cat(
-                (observation, action, reward[..., None], after, ended[..., None].float()), -1
+            step = imagine(model, act, self.rules, uncertainty, observation, noise, order)
+            alive &= step.sound
+            total += torch.where(alive, step.reward, 0.0).sum(-1)
+            count += (alive & ~step.halted).sum(-1)
+            columns = (
+                observation,
+                step.action,
+                step.paid[..., None],
+                step.after,
+                step.ended[..., None].float(),
             )
-            self._keep(packed, alive)
-            alive &= ~ended
-            observation = torch.where(alive[..., None], after, observation)
+            self._keep(torch.cat(columns, -1), alive)
+            alive &= ~step.ended
+            observation = torch.where(alive[..., None], step.after, observation)
         return total / count.clamp_min(1.0)
 
     def sample(self, streams: Streams, count: int) -> Tensor:
@@ -145,10 +107,7 @@ class RolloutPool:
             UserError: A seed's pool is empty, since the model left the robot's states at once.
         """
         if not bool(self.filled.all()):
-            raise UserError(
-                "Every rollout of the dynamics model blew up at its first step, so there is "
-                "nothing to learn from; look at the dynamics' held-out error and at its data."
-            )
+            raise UserError(NOTHING_LEFT)
         rows = streams.integers([int(n) for n in self.filled], count)
         offset = torch.arange(len(rows), device=rows.device)[:, None] * self.capacity
         return self.rows.view(-1, self.rows.shape[-1])[rows + offset]

@@ -1,12 +1,19 @@
-"""What a model rollout pays for the model's uncertainty."""
+"""What a model rollout pays for the model's uncertainty, and where it is halted."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import torch
+from torch import Tensor
+
+from mabe_transfer.errors import UserError
+
 if TYPE_CHECKING:
-    from torch import Tensor
+    from mabe_transfer.networks import Sizes
+
+CHUNK = 10_000  # transitions whose discrepancy is measured at a time
 
 
 class Predictor(Protocol):
@@ -26,11 +33,22 @@ class StdPenalty:
 
     weight: float = 1.0
 
+    def build(self, model: Predictor, rows: Tensor, sizes: Sizes) -> StdPenalty:
+        """Give itself: nothing of it depends on the data."""
+        del model, rows, sizes
+        return self
+
     def penalty(self, model: Predictor, observation: Tensor, action: Tensor) -> Tensor:
         """What to subtract from the predicted reward, [S, B]."""
         _, std = model.predict(observation, action)
         widest: Tensor = std.norm(dim=-1).amax(1)
         return self.weight * widest
+
+    def charge(
+        self, model: Predictor, observation: Tensor, action: Tensor, reward: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The reward less the penalty [S, B]; no rollout is halted."""
+        return _unhalted(reward - self.penalty(model, observation, action))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,8 +62,103 @@ class Disagreement:
 
     weight: float = 1.0
 
+    def build(self, model: Predictor, rows: Tensor, sizes: Sizes) -> Disagreement:
+        """Give itself: nothing of it depends on the data."""
+        del model, rows, sizes
+        return self
+
     def penalty(self, model: Predictor, observation: Tensor, action: Tensor) -> Tensor:
         """What to subtract from the predicted reward, [S, B]."""
         mean = model.predict(observation, action)[0][..., :-1]
         farthest: Tensor = (mean - mean.mean(1, keepdim=True)).norm(dim=-1).amax(1)
         return self.weight * farthest
+
+    def charge(
+        self, model: Predictor, observation: Tensor, action: Tensor, reward: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The reward less the penalty [S, B]; no rollout is halted."""
+        return _unhalted(reward - self.penalty(model, observation, action))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Halt:
+    """MOReL's pessimism: where the members disagree, the rollout ends and is punished.
+
+    MOReL (arXiv 2005.05951) section 4: the unknown state-action detector is the largest distance
+    between two members' predicted successors; beyond a threshold the pair is unknown. All members
+    vote, elites or not.
+
+    Differs from print: the step that leaves the known is itself rewarded with the data's smallest
+    reward less `penalty`, once, where print pays it in an absorbing state after that step; the
+    threshold is measured on at most `sample` transitions, evenly spaced in D1. Distances are in the
+    observation's own units, as in print.
+
+    Attributes:
+        penalty: Kappa: how far the reward at a halt lies below the smallest reward of D1.
+        scale: Factor of the threshold.
+        quantile: The threshold is this quantile of the distances on D1; 1 is their largest, as in
+            print.
+        sample: Transitions that the threshold is measured on, at the most.
+    """
+
+    penalty: float = 50.0
+    scale: float = 1.0
+    quantile: float = 1.0
+    sample: int = 100_000
+
+    def __post_init__(self) -> None:
+        """Refuse a quantile that is none, and a negative scale."""
+        if not 0.0 <= self.quantile <= 1.0:
+            raise UserError(f"uncertainty.quantile must lie in 0..1, not {self.quantile}.")
+        if self.scale < 0.0:
+            raise UserError(f"uncertainty.scale must not be negative, not {self.scale}.")
+        if self.sample < 1:
+            raise UserError(f"uncertainty.sample must be at least 1, not {self.sample}.")
+
+    def build(self, model: Predictor, rows: Tensor, sizes: Sizes) -> Detector:
+        """Measure the threshold of every seed's model on packed transitions [N, W] of D1."""
+        first, second = sizes.observation, sizes.observation + sizes.action
+        known = rows[:: -(-len(rows) // self.sample), :second].expand(sizes.stack, -1, -1)
+        distance = torch.cat(
+            [
+                disagreement(model, part[..., :first], part[..., first:])
+                for part in torch.split(known, CHUNK, dim=1)
+            ],
+            dim=1,
+        )
+        # The largest is no interpolation, and `quantile` takes 16 million numbers at the most.
+        threshold = (
+            distance.amax(1) if self.quantile == 1.0 else distance.quantile(self.quantile, dim=1)
+        )
+        return Detector(self.scale * threshold, float(rows[:, second].min()) - self.penalty)
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """MOReL's unknown state-action detector (USAD), with what a halt is rewarded."""
+
+    threshold: Tensor  # [S]
+    reward: float
+
+    def charge(
+        self, model: Predictor, observation: Tensor, action: Tensor, reward: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Rewards [S, B], and where the pair is unknown; what is no number is unknown as well."""
+        known = disagreement(model, observation, action) <= self.threshold[:, None]
+        return torch.where(known, reward, self.reward), ~known
+
+
+def disagreement(model: Predictor, observation: Tensor, action: Tensor) -> Tensor:
+    """Largest distance between two members' predicted successors, [S, B, .] -> [S, B].
+
+    max over i, j of || f_i(s, a) - f_j(s, a) ||, over the observation and not the reward.
+    """
+    mean, _ = model.predict(observation, action)
+    members = mean[..., :-1].transpose(1, 2)  # [S, B, M, O]
+    apart = torch.cdist(members, members, compute_mode="donot_use_mm_for_euclid_dist")
+    return apart.amax((-1, -2))
+
+
+def _unhalted(reward: Tensor) -> tuple[Tensor, Tensor]:
+    """Rewards with no rollout halted."""
+    return reward, torch.zeros_like(reward, dtype=torch.bool)
