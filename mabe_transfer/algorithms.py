@@ -17,7 +17,9 @@ from mabe_transfer.parts.prior import Adaptive, Advantage, Unweighted
 from mabe_transfer.parts.regulariser import Entropy, ExplicitKl
 from mabe_transfer.parts.rollouts import Rollouts
 from mabe_transfer.parts.sac import Sac
-from mabe_transfer.parts.uncertainty import Disagreement, StdPenalty
+from mabe_transfer.parts.trajectories import WholeRollouts
+from mabe_transfer.parts.trust_region import Npg, Trpo
+from mabe_transfer.parts.uncertainty import Disagreement, Halt, StdPenalty
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,34 +46,43 @@ class Algorithm:
 
     name: str
     paper: str
-    policy: Sac | Imitation
+    policy: Sac | Trpo | Npg | Imitation
     regulariser: Entropy | ExplicitKl | None = None
     dynamics: Ensemble | None = None
-    rollouts: Rollouts | None = None
+    rollouts: Rollouts | WholeRollouts | None = None
     prior: Unweighted | Adaptive | None = None
-    uncertainty: StdPenalty | Disagreement | None = None
+    uncertainty: StdPenalty | Disagreement | Halt | None = None
     critic: Conservative | Diversity | Inconsistency | None = None
     start_from_prior: bool = False
 
     def __post_init__(self) -> None:
         """Refuse compositions that make no sense, naming both columns."""
         absent_prior, imitates = self.prior is None, isinstance(self.policy, Imitation)
+        on_policy, kind = isinstance(self.policy, (Trpo, Npg)), type(self.policy).__name__
         rules = {
             "regulariser ExplicitKl needs a prior": isinstance(self.regulariser, ExplicitKl)
             and absent_prior,
             "policy Imitation needs a prior": imitates and absent_prior,
-            "policy Imitation takes no regulariser": imitates and self.regulariser is not None,
+            f"policy {kind} takes no regulariser": (imitates or on_policy)
+            and self.regulariser is not None,
             "policy Imitation takes no dynamics": imitates and self.dynamics is not None,
             "rollouts from the prior's states need a prior": self.rollouts is not None
             and self.rollouts.prior_start_share > 0.0
             and absent_prior,
             "start_from_prior needs a prior": self.start_from_prior and absent_prior,
-            "start_from_prior needs policy Sac, with the prior's hidden widths": self._misfit(),
+            "start_from_prior needs a policy that is trained, with the prior's hidden widths": (
+                self._misfit()
+            ),
             "policy Sac needs a regulariser": isinstance(self.policy, Sac)
             and self.regulariser is None,
+            f"policy {kind} needs dynamics, to play whole trajectories in": on_policy
+            and self.dynamics is None,
             "uncertainty needs dynamics": self.uncertainty is not None and self.dynamics is None,
             **self._critic_rules(),
             "dynamics and rollouts go together": (self.dynamics is None) != (self.rollouts is None),
+            f"policy {kind} and rollouts {type(self.rollouts).__name__} do not go together": (
+                self.rollouts is not None and on_policy != isinstance(self.rollouts, WholeRollouts)
+            ),
         }
         for rule, broken in rules.items():
             if broken:
@@ -104,7 +115,7 @@ class Algorithm:
     def _misfit(self) -> bool:
         if not self.start_from_prior or self.prior is None:
             return False
-        return not isinstance(self.policy, Sac) or self.policy.hidden != self.prior.fit.hidden
+        return isinstance(self.policy, Imitation) or self.policy.hidden != self.prior.fit.hidden
 
     @property
     def policy_regularisation(self) -> str:
@@ -184,6 +195,41 @@ MOBILE = Algorithm(
 
 Differs from the published code: targets are not clamped at 0, which breaks negative rewards
 (`critic.least_target=0` does it), and the policy's rate is constant, not a cosine."""
+BREMEN = Algorithm(
+    name="bremen",
+    paper="2006.03647",
+    policy=Trpo(),
+    dynamics=Ensemble(),
+    rollouts=WholeRollouts(),
+    prior=Unweighted(),
+    start_from_prior=True,
+)
+"""TRPO in the model from a cloned policy; the only regularisation is the trust region (Alg. 1).
+
+Differs from print: the model is the Gaussian ensemble of the other rows, fitted by likelihood, and
+rollouts follow its means; print fits five deterministic networks of 2 x 1024 by squared error.
+Networks have the widths of the other rows. Print's sizes are `dynamics.members=5
+dynamics.hidden=[1024,1024] policy.hidden=[200,200] prior.fit.hidden=[200,200]
+prior.fit.updates=300000`, with `rollouts.starts=200 policy.delta=0.1` on half cheetah and
+`rollouts.horizon=1000 rollouts.starts=50` elsewhere, and 6,250 steps.
+"""
+MOREL = Algorithm(
+    name="morel",
+    paper="2005.05951",
+    policy=Npg(),
+    dynamics=Ensemble(),
+    rollouts=WholeRollouts(),
+    uncertainty=Halt(),
+)
+"""NPG in a pessimistic model that halts where its members disagree (Alg. 2).
+
+Differs from print: the model is the Gaussian ensemble of the other rows, whose means serve as
+print's four deterministic networks of 2 x 512, and the reward is learned, where the authors' code
+takes the true one; the policy does not start from a cloned one, since that is a prior, which the
+paper's Table 2 does not give MOReL: `start_from_prior` with a prior is a row of its own. Print's
+sizes are `dynamics.members=4 dynamics.elites=4 dynamics.hidden=[512,512]
+policy.hidden=[64,64] rollouts.horizon=500 rollouts.starts=50`, and 500 steps.
+"""
 MABE = Algorithm(
     name="mabe",
     paper="2106.09119",
@@ -208,6 +254,8 @@ ALGORITHMS: dict[str, Algorithm] = {
         CQL,
         EDAC,
         replace(EDAC, name="sac-n", critic=None),
+        BREMEN,
+        MOREL,
         MOPO,
         COMBO,
         MOBILE,

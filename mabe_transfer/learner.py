@@ -13,13 +13,17 @@ from mabe_transfer import weights
 from mabe_transfer.algorithms import Algorithm, Imitation
 from mabe_transfer.domains import Domain
 from mabe_transfer.networks import Sizes, Streams
-from mabe_transfer.parts import Batch, Metrics, PolicyLearner, unpack
+from mabe_transfer.parts import Batch, Metrics, PolicyLearner, Trajectories, unpack
 from mabe_transfer.parts.dynamics import EnsembleModel
 from mabe_transfer.parts.prior import BehaviourPrior
-from mabe_transfer.parts.rollouts import RolloutPool
+from mabe_transfer.parts.rollouts import RolloutPool, Rollouts
+from mabe_transfer.parts.trajectories import Player, WholeRollouts
+from mabe_transfer.parts.trust_region import Npg, Trpo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from mabe_transfer.imagination import Uncertainty
 
 Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
@@ -57,19 +61,22 @@ class Learner:
 
     def __init__(self, parts: Parts, batch: int) -> None:
         row, sizes = parts.row, parts.sizes
-        assert not isinstance(row.policy, Imitation)
-        assert row.regulariser is not None
         self.parts, self.batch = parts, batch
-        regulariser = row.regulariser.build(sizes, parts.prior)
-        critic = None if row.critic is None else row.critic.build(sizes, parts.model)
-        self.policy: PolicyLearner = row.policy.build(sizes, regulariser, critic)
+        self.policy = policy(parts)
         if row.start_from_prior:
             assert parts.prior is not None
             self.policy.start_from(parts.prior.state())
         self.pool: RolloutPool | None = None
-        if row.rollouts is not None and parts.model is not None:
+        self.player: Player | None = None
+        self.uncertainty: Uncertainty | None = None
+        if parts.model is not None:
             elites = parts.model.elites.shape[1]
-            self.pool = RolloutPool(row.rollouts, sizes, parts.target, elites)
+            if isinstance(row.rollouts, Rollouts):
+                self.pool = RolloutPool(row.rollouts, sizes, parts.target, elites)
+            if isinstance(row.rollouts, WholeRollouts):
+                self.player = Player(row.rollouts, sizes, parts.target, elites)
+            if row.uncertainty is not None:
+                self.uncertainty = row.uncertainty.build(parts.model, parts.real, sizes)
         self.sampler = Streams(sizes, "batches")
         self.starter = Streams(sizes, "rollouts/starts")
         self.updates = 0
@@ -79,8 +86,7 @@ class Learner:
     def step(self) -> Metrics:
         """Roll the model out where it is time to, and take one update."""
         metrics: Metrics = {}
-        rollouts = self.parts.row.rollouts
-        if self.pool is not None and rollouts is not None and self.updates % rollouts.every == 0:
+        if self.pool is not None and self.updates % self.pool.config.every == 0:
             metrics |= self._roll_out()
         metrics |= self.policy.learn(self)
         self.updates += 1
@@ -102,8 +108,8 @@ class Learner:
 
     def transitions(self) -> Batch:
         """A batch of real transitions and, where the row has a model, of its own."""
-        sizes, real, rollouts = self.parts.sizes, self.parts.real, self.parts.row.rollouts
-        share = 1.0 if rollouts is None else rollouts.real_share
+        sizes, real = self.parts.sizes, self.parts.real
+        share = 1.0 if self.pool is None else self.pool.config.real_share
         count = round(share * self.batch)
         parts = []
         if count > 0:
@@ -114,19 +120,26 @@ class Learner:
         rows = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
         return unpack(rows, sizes.observation, sizes.action, real=count)
 
+    def trajectories(self) -> Trajectories:
+        """New trajectories of the policies as they are now, in their models."""
+        assert self.player is not None
+        assert self.parts.model is not None
+        model, act = self.parts.model, self.policy.act
+        return self.player.play(model, act, self._starts(), self.uncertainty)
+
     def _roll_out(self) -> Metrics:
         assert self.pool is not None
         assert self.parts.model is not None
-        model, uncertainty = self.parts.model, self.parts.row.uncertainty
-        reward = self.pool.fill(model, self.policy.act, self._starts(), uncertainty)
+        model, act = self.parts.model, self.policy.act
+        reward = self.pool.fill(model, act, self._starts(), self.uncertainty)
         return {"model_reward": reward}
 
     def _starts(self) -> Tensor:
         """Start observations [S, B, O]: of D1, and of D2 as far as the row says."""
-        assert self.pool is not None
-        assert self.parts.row.rollouts is not None
-        width, total = self.parts.sizes.observation, self.pool.starts
-        share = self.parts.row.rollouts.prior_start_share
+        rollouts = self.pool or self.player
+        assert rollouts is not None
+        width, total = self.parts.sizes.observation, rollouts.starts
+        share = rollouts.config.prior_start_share
         count = round(share * total) if self.parts.demonstrated is not None else 0
         real = self.parts.real
         starts = real[self.starter.integers(len(real), total - count)][..., :width]
@@ -157,6 +170,8 @@ class Learner:
         }
         if self.pool is not None:
             tensors |= weights.nested("pool", self.pool.state())
+        if self.player is not None:
+            tensors |= weights.nested("player", self.player.state())
         return tensors
 
     def load_state(self, tensors: dict[str, Tensor], updates: int) -> None:
@@ -170,6 +185,20 @@ class Learner:
         self._counts = {name: int(n) for name, n in weights.under("counts", tensors).items()}
         if self.pool is not None:
             self.pool.load_state(weights.under("pool", tensors))
+        if self.player is not None:
+            self.player.load_state(weights.under("player", tensors))
+
+
+def policy(parts: Parts) -> PolicyLearner:
+    """Build a row's untrained policies."""
+    row = parts.row
+    assert not isinstance(row.policy, Imitation)
+    if isinstance(row.policy, (Trpo, Npg)):
+        return row.policy.build(parts.sizes)
+    assert row.regulariser is not None
+    regulariser = row.regulariser.build(parts.sizes, parts.prior)
+    critic = None if row.critic is None else row.critic.build(parts.sizes, parts.model)
+    return row.policy.build(parts.sizes, regulariser, critic)
 
 
 def prior_act(prior: BehaviourPrior, device: torch.device) -> Callable[[Floats], Floats]:

@@ -18,6 +18,7 @@ from mabe_transfer.config import Json, to_json
 from mabe_transfer.domains import Domain, to_facts
 from mabe_transfer.learner import Learner, Parts, prior_act
 from mabe_transfer.networks import Sizes
+from mabe_transfer.parts.trajectories import WholeRollouts
 from mabe_transfer.progress import Work
 from mabe_transfer.worlds import world
 
@@ -36,8 +37,8 @@ class Schedule:
     """How long to train and how often to look.
 
     Attributes:
-        updates: Gradient steps of each seed.
-        batch: Transitions of an update.
+        updates: Steps of each seed's policy: gradient steps, or steps on new trajectories.
+        batch: Transitions of a gradient step.
         evaluate_every: Updates between evaluations in the target environment.
         episodes: Episodes of an evaluation, for each seed.
         log_every: Updates between rows of metrics.
@@ -48,6 +49,13 @@ class Schedule:
     evaluate_every: int = 5_000
     episodes: int = 10
     log_every: int = 500
+
+    @classmethod
+    def of(cls, row: Algorithm) -> Schedule:
+        """How long a row usually takes: an on-policy step is worth many gradient steps."""
+        if isinstance(row.rollouts, WholeRollouts):
+            return cls(updates=500, evaluate_every=25, log_every=1)
+        return cls()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +176,7 @@ class Trainer:
         if bad:
             raise runs.diverged(self.folder.path, bad, learner.updates)
         self.folder.log("metrics", learner.updates, row)
-        shown = [name for name in ("value", "kl", "beta", "entropy") if name in row]
+        shown = [name for name in ("value", "model_return", "kl", "beta", "entropy") if name in row]
         return ", ".join(f"{name} {np.mean(row[name]):.3g}" for name in shown)
 
     def _require_finite(self, learner: Learner) -> None:

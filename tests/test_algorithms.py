@@ -13,12 +13,14 @@ from mabe_transfer.algorithms import (
     BC,
     BRAC_P,
     BRAC_V,
+    BREMEN,
     COMBO,
     CQL,
     EDAC,
     MABE,
     MOBILE,
     MOPO,
+    MOREL,
     SAC,
     Algorithm,
     Imitation,
@@ -34,7 +36,9 @@ from mabe_transfer.parts.prior import Adaptive, Advantage, Fit, NormalisedQ, Unw
 from mabe_transfer.parts.regulariser import Entropy, ExplicitKl
 from mabe_transfer.parts.rollouts import Rollouts
 from mabe_transfer.parts.sac import Sac
-from mabe_transfer.parts.uncertainty import StdPenalty
+from mabe_transfer.parts.trajectories import WholeRollouts
+from mabe_transfer.parts.trust_region import Npg, Trpo
+from mabe_transfer.parts.uncertainty import Halt, StdPenalty
 
 # policy, regulariser, dynamics, prior, uncertainty, starts from the prior, policy regularisation
 TABLE: dict[str, tuple[Any, ...]] = {
@@ -45,6 +49,8 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "cql": (Sac, Entropy, None, None, None, False, "none"),
     "edac": (Sac, Entropy, None, None, None, False, "none"),
     "sac-n": (Sac, Entropy, None, None, None, False, "none"),
+    "bremen": (Trpo, None, Ensemble, Unweighted, None, True, "implicit KL"),
+    "morel": (Npg, None, Ensemble, None, Halt, False, "none"),
     "mopo": (Sac, Entropy, Ensemble, None, StdPenalty, False, "none"),
     "combo": (Sac, Entropy, Ensemble, None, None, False, "none"),
     "mobile": (Sac, Entropy, Ensemble, None, None, False, "none"),
@@ -212,11 +218,11 @@ def test_mabe_weighs_as_the_paper_does() -> None:
             "policy Imitation takes no dynamics",
         ),
         (SAC, {"start_from_prior": True}, "start_from_prior needs a prior"),
-        (BC, {"start_from_prior": True}, "start_from_prior needs policy Sac"),
+        (BC, {"start_from_prior": True}, "start_from_prior needs a policy that is trained"),
         (
             MABE,
             {"prior": Unweighted(fit=Fit(hidden=(8,)))},
-            "start_from_prior needs policy Sac, with the prior's hidden widths",
+            "start_from_prior needs a policy that is trained, with the prior's hidden widths",
         ),
         (SAC, {"regulariser": None}, "policy Sac needs a regulariser"),
         (SAC, {"uncertainty": StdPenalty()}, "uncertainty needs dynamics"),
@@ -245,6 +251,35 @@ def test_mabe_weighs_as_the_paper_does() -> None:
         ),
         (SAC, {"dynamics": Ensemble()}, "dynamics and rollouts go together"),
         (SAC, {"rollouts": Rollouts()}, "dynamics and rollouts go together"),
+        (SAC, {"uncertainty": Halt()}, "uncertainty needs dynamics"),
+        (
+            SAC,
+            {"policy": Npg(), "regulariser": None},
+            "policy Npg needs dynamics, to play whole trajectories in",
+        ),
+        (
+            BREMEN,
+            {"dynamics": None, "rollouts": None},
+            "policy Trpo needs dynamics, to play whole trajectories in",
+        ),
+        (BREMEN, {"regulariser": ExplicitKl()}, "policy Trpo takes no regulariser"),
+        (MOREL, {"regulariser": Entropy()}, "policy Npg takes no regulariser"),
+        (MOREL, {"rollouts": Rollouts()}, "policy Npg and rollouts Rollouts do not go together"),
+        (
+            MOPO,
+            {"rollouts": WholeRollouts()},
+            "policy Sac and rollouts WholeRollouts do not go together",
+        ),
+        (
+            BREMEN,
+            {"policy": Trpo(hidden=(8,))},
+            "start_from_prior needs a policy that is trained, with the prior's hidden widths",
+        ),
+        (
+            MOREL,
+            {"rollouts": WholeRollouts(prior_start_share=0.5)},
+            "rollouts from the prior's states need a prior",
+        ),
         (
             MOPO,
             {"rollouts": Rollouts(prior_start_share=0.5)},

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from mabe_transfer.algorithms import ALGORITHMS, Imitation
+from mabe_transfer.baseline import Baseline
 from mabe_transfer.learner import Learner, Parts, prior_act
 from mabe_transfer.networks import Actor, Sizes
 from mabe_transfer.parts.conservative import Conservative
@@ -29,6 +30,9 @@ from mabe_transfer.parts.prior import Adaptive, BehaviourPrior, Fit, Unweighted
 from mabe_transfer.parts.regulariser import Entropy, ExplicitKl
 from mabe_transfer.parts.rollouts import Rollouts
 from mabe_transfer.parts.sac import Sac
+from mabe_transfer.parts.trajectories import WholeRollouts
+from mabe_transfer.parts.trust_region import Npg, Solver, Trpo
+from mabe_transfer.parts.uncertainty import Halt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -191,6 +195,26 @@ def acting(actor: Actor) -> Callable[[Any], Any]:
 )
 def test_row_learns_to_push_towards_the_middle(row: Algorithm) -> None:
     assert (score(learned(row)) > THRESHOLD).all()
+
+
+BASELINE = Baseline(hidden=(32, 32), rate=3e-3, updates=10, batch=128, discount=0.8)
+SOLVER = Solver(iterations=5, every=2)
+WHOLE = WholeRollouts(horizon=4, starts=60)
+NPG = Npg(hidden=(32, 32), baseline=BASELINE, solver=SOLVER)
+TRPO = Trpo(hidden=(32, 32), baseline=BASELINE, solver=SOLVER, delta=0.1)
+
+
+def test_morel_learns_to_push_towards_the_middle() -> None:
+    row = small("morel", policy=NPG, rollouts=WHOLE, uncertainty=Halt(penalty=5.0))
+    assert (score(learned(row, updates=15)) > THRESHOLD).all()
+
+
+def test_bremen_learns_to_push_towards_the_middle_from_a_prior_that_does_not() -> None:
+    prior = Unweighted(fit=replace(FIT, updates=30))
+    row = small("bremen", policy=TRPO, rollouts=WHOLE, prior=prior)
+    before = score(learned(small("bc", prior=prior)))
+    assert (before < 0.6).all()
+    assert (score(learned(row, updates=35)) > THRESHOLD).all()
 
 
 def test_learning_improves_on_the_prior_that_it_starts_from() -> None:

@@ -19,15 +19,18 @@ from torch import Tensor
 from mabe_transfer.algorithms import (
     BRAC_P,
     BRAC_V,
+    BREMEN,
     COMBO,
     CQL,
     EDAC,
     MABE,
     MOBILE,
     MOPO,
+    MOREL,
     SAC,
     Algorithm,
 )
+from mabe_transfer.baseline import Baseline
 from mabe_transfer.learner import Learner, Parts, prior_act
 from mabe_transfer.networks import Sizes
 from mabe_transfer.parts.conservative import Conservative
@@ -38,7 +41,9 @@ from mabe_transfer.parts.prior import Adaptive, BehaviourPrior, Fit, NormalisedQ
 from mabe_transfer.parts.regulariser import Entropy, ExplicitKl
 from mabe_transfer.parts.rollouts import Rollouts
 from mabe_transfer.parts.sac import Sac
-from mabe_transfer.parts.uncertainty import Disagreement, StdPenalty
+from mabe_transfer.parts.trajectories import WholeRollouts
+from mabe_transfer.parts.trust_region import Npg, Solver, Trpo
+from mabe_transfer.parts.uncertainty import Disagreement, Halt, StdPenalty
 
 UPDATES = 20
 FIT = Fit(updates=10, batch=16, hidden=(16,))
@@ -123,6 +128,13 @@ def assert_differ(one: Algorithm, other: Algorithm) -> None:
     assert any(not torch.equal(left[name], right[name]) for name in left)
 
 
+BASELINE = Baseline(hidden=(16,), updates=3, batch=32)
+SOLVER = Solver(iterations=3, every=2)
+NPG = Npg(hidden=(16,), baseline=BASELINE, solver=SOLVER)
+TRPO = Trpo(hidden=(16,), baseline=BASELINE, solver=SOLVER)
+WHOLE = WholeRollouts(horizon=3, starts=20)
+SMALL_MOREL = small(MOREL, policy=NPG, rollouts=WHOLE)
+SMALL_BREMEN = small(BREMEN, policy=TRPO, rollouts=WHOLE)
 NO_ENTROPY = Entropy(initial=0.0, automatic=False)
 SMALL_SAC = small(SAC)
 
@@ -185,6 +197,35 @@ def test_uncertainty_with_a_weight_is_felt() -> None:
     with_it = after_updates(small(MABE, uncertainty=StdPenalty(weight=1.0)))
     without = after_updates(small(MABE))
     assert any(not torch.equal(with_it[name], without[name]) for name in without)
+
+
+@pytest.mark.parametrize("row", [small(MOPO), SMALL_MOREL], ids=["mopo", "morel"])
+def test_halt_beyond_every_threshold_is_none(row: Algorithm) -> None:
+    never = replace(row, uncertainty=Halt(scale=math.inf))
+    assert_same(never, replace(row, uncertainty=None))
+
+
+@pytest.mark.parametrize("row", [small(MOPO), SMALL_MOREL], ids=["mopo", "morel"])
+def test_halt_within_the_threshold_is_felt(row: Algorithm) -> None:
+    halting = after_updates(replace(row, uncertainty=Halt(quantile=0.5)))
+    without = after_updates(replace(row, uncertainty=None))
+    assert any(not torch.equal(halting[name], without[name]) for name in without)
+
+
+def test_bremen_starts_at_the_mode_of_its_prior_and_morel_does_not_know_one() -> None:
+    found = learner(SMALL_BREMEN)
+    assert found.parts.prior is not None
+    observation = np.random.default_rng(0).standard_normal((1, 5, 2))
+    cloned = prior_act(found.parts.prior, torch.device("cpu"))(observation)
+    np.testing.assert_array_equal(found.act(observation), cloned)
+    assert learner(SMALL_MOREL).parts.demonstrated is None
+
+
+def test_on_policy_rows_start_from_the_prior_s_states_as_often_as_the_row_says() -> None:
+    found = learner(replace(SMALL_BREMEN, rollouts=replace(WHOLE, prior_start_share=0.3)))
+    other = {tuple(row[:2]) for row in DEMONSTRATED.tolist()}
+    starts = found.trajectories().observation[0, 0].tolist()
+    assert sum(tuple(start) in other for start in starts) == 6
 
 
 def test_mabe_with_weight_zero_from_scratch_is_mopo_without_entropy() -> None:
@@ -329,7 +370,11 @@ def test_seed_learns_the_same_alone_and_among_three(row: Algorithm) -> None:
 
 @pytest.mark.parametrize(
     "row",
-    [small(row) for row in (MABE, MOPO, BRAC_V, CQL, COMBO, EDAC, MOBILE)],
+    [
+        *(small(row) for row in (MABE, MOPO, BRAC_V, CQL, COMBO, EDAC, MOBILE)),
+        SMALL_MOREL,
+        SMALL_BREMEN,
+    ],
     ids=lambda row: row.name,
 )
 @pytest.mark.parametrize("at", [3, 5, 12])

@@ -15,26 +15,32 @@ import pytest
 import torch
 
 from mabe_transfer import collect as collecting
-from mabe_transfer import domains, evaluate, runs, weights
+from mabe_transfer import domains, evaluate, policies, runs, weights
 from mabe_transfer.algorithms import (
     BC,
     BRAC_V,
+    BREMEN,
     COMBO,
     EDAC,
     MABE,
     MOBILE,
     MOPO,
+    MOREL,
     SAC,
     Algorithm,
 )
+from mabe_transfer.baseline import Baseline
 from mabe_transfer.batched import Simulation
 from mabe_transfer.behaviour import RandomPolicy
+from mabe_transfer.cli.training import lengths
 from mabe_transfer.errors import UserError
 from mabe_transfer.learner import Learner
 from mabe_transfer.parts.dynamics import Ensemble, EnsembleModel
 from mabe_transfer.parts.prior import Adaptive, BehaviourPrior, Fit, Unweighted
 from mabe_transfer.parts.rollouts import Rollouts
 from mabe_transfer.parts.sac import Sac
+from mabe_transfer.parts.trajectories import WholeRollouts
+from mabe_transfer.parts.trust_region import Npg, Solver, Trpo
 from mabe_transfer.train import Result, Schedule, Trainer
 from mabe_transfer.transfer import Sources, sources
 from mabe_transfer.transitions import relabel
@@ -58,6 +64,27 @@ TINY_MABE = replace(MABE, prior=Adaptive(fit=FIT), **TINY, **MODEL)
 TINY_COMBO = replace(COMBO, **TINY, **MODEL)
 TINY_MOBILE = replace(MOBILE, **TINY, **MODEL)
 TINY_EDAC = replace(EDAC, **TINY)
+BASELINE = Baseline(hidden=(16,), updates=3, batch=32)
+SOLVER = Solver(iterations=3)
+WHOLE = {"dynamics": MODEL["dynamics"], "rollouts": WholeRollouts(horizon=5, starts=20)}
+TINY_BREMEN = replace(
+    BREMEN,
+    prior=Unweighted(fit=FIT),
+    policy=Trpo(hidden=(16, 16), baseline=BASELINE, solver=SOLVER),
+    **WHOLE,
+)
+TINY_MOREL = replace(MOREL, policy=Npg(hidden=(16, 16), baseline=BASELINE, solver=SOLVER), **WHOLE)
+TINY_ROWS = [
+    TINY_SAC,
+    TINY_BRAC,
+    TINY_MOPO,
+    TINY_MABE,
+    TINY_COMBO,
+    TINY_MOBILE,
+    TINY_EDAC,
+    TINY_BREMEN,
+    TINY_MOREL,
+]
 SHORT = Schedule(updates=12, batch=16, evaluate_every=5, episodes=2, log_every=4)
 
 
@@ -229,11 +256,7 @@ def test_model_and_critics_see_the_relabelled_rewards(stores: dict[str, str]) ->
 # -- the run's folder ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "row",
-    [TINY_SAC, TINY_BRAC, TINY_MOPO, TINY_MABE, TINY_COMBO, TINY_MOBILE, TINY_EDAC],
-    ids=lambda r: r.name,
-)
+@pytest.mark.parametrize("row", TINY_ROWS, ids=lambda r: r.name)
 def test_run_leaves_a_folder_that_says_everything(
     stores: dict[str, str], row: Algorithm, tmp_path: Path
 ) -> None:
@@ -410,6 +433,43 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(
     assert_same_run(whole, tmp_path / "broken")
     assert runs.read_json(tmp_path / "broken" / "status.json")["state"] == "complete"
     assert [update for update, _ in result.history] == [5, 10, 12]
+
+
+@pytest.mark.parametrize("row", [TINY_BREMEN, TINY_MOREL], ids=lambda r: r.name)
+def test_interrupted_on_policy_run_ends_like_an_uninterrupted_one(
+    stores: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: Algorithm
+) -> None:
+    train(stores, row, tmp_path / "whole")
+    stop_at(7, "error", monkeypatch)
+    with pytest.raises(RuntimeError):
+        train(stores, row, tmp_path / "broken")
+    train(stores, row, tmp_path / "broken")
+    assert_same_run(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_on_policy_run_says_how_its_steps_went(stores: dict[str, str], tmp_path: Path) -> None:
+    train(stores, TINY_BREMEN, tmp_path / "bremen")
+    train(stores, TINY_MOREL, tmp_path / "morel")
+    said = {"model_return", "model_length", "kl", "gain", "tries", "stepped", "value_error"}
+    bremen, morel = (lines(tmp_path / run / "metrics.jsonl")[0] for run in ("bremen", "morel"))
+    assert said <= bremen.keys()
+    assert said | {"halted"} <= morel.keys()
+    assert all(kl <= 0.05 for kl in bremen["kl"])
+
+
+def test_policies_of_an_on_policy_run_are_read_back(stores: dict[str, str], tmp_path: Path) -> None:
+    train(stores, TINY_MOREL, tmp_path / "run")
+    found = policies.load(tmp_path / "run")
+    assert found.seeds == (0, 4)
+    assert found.act(np.zeros((2, 3, 11))).shape == (2, 3, 3)
+
+
+def test_row_has_the_schedule_that_its_kind_of_step_needs() -> None:
+    assert Schedule.of(MABE) == Schedule()
+    assert Schedule.of(MOREL) == Schedule(updates=500, evaluate_every=25, log_every=1)
+    assert lengths(MOREL, 0, 0) == Schedule.of(MOREL)
+    assert lengths(MABE, 2_000, 0) == Schedule(updates=2_000, evaluate_every=2_000)
+    assert lengths(BREMEN, 0, 50) == Schedule(updates=500, evaluate_every=50, log_every=1)
 
 
 def test_interruption_says_where_it_goes_on(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import typer
 
 from mabe_transfer import domains, policies, video
 from mabe_transfer import evaluate as evaluation
-from mabe_transfer.algorithms import algorithm
+from mabe_transfer.algorithms import Algorithm, algorithm
 from mabe_transfer.cli.tables import show
 from mabe_transfer.config import fingerprint, with_overrides
 from mabe_transfer.errors import UserError
@@ -29,8 +30,10 @@ def train(
     target: Annotated[str, typer.Option(help="Target domain; follows from the data.")] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Policies trained together.")] = 3,
     first_seed: Annotated[int, typer.Option(min=0, help="Seeds count from here.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="Gradient updates of each seed.")] = 100_000,
-    evaluate_every: Annotated[int, typer.Option(min=1, help="Updates between looks.")] = 5_000,
+    steps: Annotated[
+        int, typer.Option(min=0, help="Steps of each seed; 0: as the row has it.")
+    ] = 0,
+    evaluate_every: Annotated[int, typer.Option(min=0, help="Steps between looks; 0: same.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     override: Annotated[list[str] | None, typer.Option("--set", help="part.field=value")] = None,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all.")] = 0,
@@ -43,7 +46,7 @@ def train(
     for line in found.describe():
         notice(line)
     numbers = tuple(range(first_seed, first_seed + seeds))
-    schedule = Schedule(updates=steps, evaluate_every=min(evaluate_every, steps))
+    schedule = lengths(row, steps, evaluate_every)
     identity = fingerprint([row, schedule, numbers, dynamics, prior])[:6]
     name = f"{row.name}-{found.target.name}-{identity}"
     folder = out or Path("runs") / name
@@ -51,6 +54,14 @@ def train(
         row, found, schedule, seeds=numbers, device=pick_device(device), folder=folder
     )
     report(trainer.run())
+
+
+def lengths(row: Algorithm, steps: int, evaluate_every: int) -> Schedule:
+    """The row's usual schedule, but for what is given: 0 is not."""
+    usual = Schedule.of(row)
+    updates = steps or usual.updates
+    every = min(evaluate_every or usual.evaluate_every, updates)
+    return replace(usual, updates=updates, evaluate_every=every)
 
 
 def report(result: Result) -> None:
