@@ -102,7 +102,7 @@ def test_divergence_that_is_measured_is_that_of_the_policies_before_and_after() 
 
 
 def test_first_try_of_trpo_is_as_long_as_the_trust_region_is_wide() -> None:
-    config = replace(TRPO, delta=1e-4, solver=EXACT)
+    config = replace(TRPO, delta=1e-4, shrink=0.5, solver=EXACT)
     metrics = config.build(sizes(0)).learn(Played())
     longest = float(metrics["kl"]) * 4.0 ** (float(metrics["tries"]) - 1.0)  # a try is halved
     assert longest == pytest.approx(1e-4, rel=0.05)
@@ -140,7 +140,7 @@ def test_step_is_along_the_natural_gradient_and_not_along_the_plain_one() -> Non
 def searched(longest: Tensor, delta: float) -> tuple[TrustRegionLearner, Tensor, dict[str, Tensor]]:
     """Search along given steps; also the parameters before, [S, P]."""
     count = len(longest)
-    learner = replace(TRPO, delta=delta, tries=4).build(sizes(*range(count)))
+    learner = replace(TRPO, delta=delta, tries=4, shrink=0.5).build(sizes(*range(count)))
     data = Played(tuple(range(count))).trajectories()
     steps = learner._steps(data, data.reward)
     with torch.no_grad():

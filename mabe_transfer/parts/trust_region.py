@@ -45,13 +45,13 @@ class Solver:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trpo:
-    """The longest step within a trust region that improves; defaults are BREMEN's.
+    """The longest step within a trust region that improves; delta and deviation are BREMEN's.
 
     Attributes:
         hidden: Widths of the policy's hidden layers.
         delta: Largest mean divergence of a step, in nats.
         tries: Steps that the line search tries, the longest first.
-        shrink: Factor between one try and the next.
+        shrink: Factor between one try and the next. The longest often exceeds delta by little.
         initial_std: The policies' standard deviation at the start, before the squash, also where
             their means start as the prior's.
         solver: How the direction is found.
@@ -61,7 +61,7 @@ class Trpo:
     hidden: tuple[int, ...] = (256, 256)
     delta: float = 0.05
     tries: int = 10
-    shrink: float = 0.5
+    shrink: float = 0.8
     initial_std: float = 0.1
     solver: Solver = Solver()
     baseline: Baseline = Baseline()
