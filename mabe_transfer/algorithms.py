@@ -91,7 +91,7 @@ class Algorithm:
     def _critic_rules(self) -> dict[str, bool]:
         """What a critic needs of the other columns, and whether it lacks it."""
         critic, policy = self.critic, self.policy
-        share = 1.0 if self.rollouts is None else self.rollouts.real_share
+        share = self.rollouts.real_share if isinstance(self.rollouts, Rollouts) else 1.0
         conservative, inconsistency = (
             isinstance(critic, kind) for kind in (Conservative, Inconsistency)
         )

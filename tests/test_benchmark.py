@@ -16,6 +16,7 @@ from mabe_transfer.benchmark import SOURCES, Plan
 from mabe_transfer.cli import app
 from mabe_transfer.errors import UserError
 from mabe_transfer.library import QUALITIES
+from mabe_transfer.parts.uncertainty import StdPenalty
 from mabe_transfer.train import Schedule
 
 if TYPE_CHECKING:
@@ -146,8 +147,7 @@ def test_override_reaches_the_rows_that_have_its_part(
     assert by_row["bc"].prior is not None
     assert by_row["bc"].prior.fit.updates == 7
     assert by_row["mopo"].prior is None
-    assert by_row["mopo"].uncertainty is not None
-    assert by_row["mopo"].uncertainty.weight == 5.0
+    assert by_row["mopo"].uncertainty == StdPenalty(weight=5.0)
 
 
 @pytest.mark.parametrize(
