@@ -10,16 +10,17 @@ from dataclasses import dataclass, replace
 
 from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.parts.dynamics import Ensemble
-from mabe_transfer.parts.prior import Adaptive, Advantage, Unweighted
+from mabe_transfer.parts.prior import Adaptive, Fit, Network, Unweighted
 from mabe_transfer.parts.regulariser import Entropy, ExplicitKl
 from mabe_transfer.parts.rollouts import Rollouts
 from mabe_transfer.parts.sac import Sac
 from mabe_transfer.parts.uncertainty import StdPenalty
+from mabe_transfer.weighting import Advantage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Imitation:
-    """The fitted prior is the policy: nothing is trained after it."""
+    """The prior is the policy: the run's schedule trains it, and it acts by its mode."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +37,7 @@ class Algorithm:
         prior: The behaviour prior fitted to the source data (D2).
         uncertainty: What rollouts pay for the model's uncertainty.
         start_from_prior: Whether the policy starts as a copy of the prior.
+        batch: Transitions of an update of the policy, for each seed.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Algorithm:
     prior: Unweighted | Adaptive | None = None
     uncertainty: StdPenalty | None = None
     start_from_prior: bool = False
+    batch: int = 256
 
     def __post_init__(self) -> None:
         """Refuse compositions that make no sense, naming both columns."""
@@ -57,6 +60,12 @@ class Algorithm:
             "policy Imitation needs a prior": imitates and absent_prior,
             "policy Imitation takes no regulariser": imitates and self.regulariser is not None,
             "policy Imitation takes no dynamics": imitates and self.dynamics is not None,
+            "policy Imitation trains its prior itself, so prior.fit is a Network": imitates
+            and self.prior is not None
+            and isinstance(self.prior.fit, Fit),
+            "a prior is fitted before the policy, so prior.fit is a Fit": not imitates
+            and self.prior is not None
+            and isinstance(self.prior.fit, Network),
             "rollouts from the prior's states need a prior": self.rollouts is not None
             and self.rollouts.prior_start_share > 0.0
             and absent_prior,
@@ -85,7 +94,9 @@ class Algorithm:
 
 
 SAC = Algorithm(name="sac", paper="1801.01290", policy=Sac(), regulariser=Entropy())
-BC = Algorithm(name="bc", paper="behaviour cloning", policy=Imitation(), prior=Unweighted())
+BC = Algorithm(
+    name="bc", paper="behaviour cloning", policy=Imitation(), prior=Unweighted(fit=Network())
+)
 BRAC_V = Algorithm(
     name="brac-v",
     paper="1911.11361",
@@ -102,6 +113,7 @@ MOPO = Algorithm(
     rollouts=Rollouts(),
     uncertainty=StdPenalty(),
 )
+ADAPTIVE = Adaptive()
 MABE = Algorithm(
     name="mabe",
     paper="2106.09119",
@@ -109,7 +121,7 @@ MABE = Algorithm(
     regulariser=ExplicitKl(target=0.5),
     dynamics=Ensemble(),
     rollouts=Rollouts(prior_start_share=0.5),
-    prior=Adaptive(),
+    prior=ADAPTIVE,
     start_from_prior=True,
 )
 """Differs from print: the policy starts as the prior, and half of the rollouts start from the
@@ -128,7 +140,12 @@ ALGORITHMS: dict[str, Algorithm] = {
         replace(MABE, name="mabe-uncertainty", uncertainty=StdPenalty()),
         replace(MABE, name="mabe-advantage", prior=Adaptive(weighting=Advantage())),
         replace(MABE, name="mabe-flat-prior", prior=Unweighted()),
-        Algorithm(name="mabe-no-rl", paper=MABE.paper, policy=Imitation(), prior=Adaptive()),
+        Algorithm(
+            name="mabe-no-rl",
+            paper=MABE.paper,
+            policy=Imitation(),
+            prior=replace(ADAPTIVE, fit=Network()),
+        ),
         replace(MOPO, name="mabe-no-prior"),
         replace(MOPO, name="mopo-from-prior", prior=Adaptive(), start_from_prior=True),
     )

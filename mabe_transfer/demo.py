@@ -16,9 +16,10 @@ import torch
 
 from mabe_transfer import catalogue, library, policies, report, runs, video
 from mabe_transfer.acquire import acquire, of_recipe
-from mabe_transfer.algorithms import ALGORITHMS, Algorithm
+from mabe_transfer.algorithms import ALGORITHMS, Algorithm, Imitation
 from mabe_transfer.config import with_overrides
 from mabe_transfer.errors import UserError
+from mabe_transfer.parts.prior import Fit, Network
 from mabe_transfer.progress import notice
 from mabe_transfer.train import Result, Schedule, Trainer
 from mabe_transfer.transfer import sources
@@ -129,13 +130,21 @@ def arms(scale: Scale) -> list[Algorithm]:
         "dynamics.batch": str(MODEL_BATCH),
         "rollouts.starts": str(scale.starts),
     }
-    prior = {"prior.fit.updates": str(scale.prior_updates)}
+    batch = {"batch": str(BATCH)}
     table = ALGORITHMS
-    return [
-        with_overrides(table["mabe-no-rl"], prior),
-        with_overrides(table["mopo"], model),
-        with_overrides(table["mabe"], model | prior),
-    ]
+    mabe = with_overrides(
+        table["mabe"], model | batch | {"prior.fit.updates": str(scale.prior_updates)}
+    )
+    return [_prior_alone(mabe), with_overrides(table["mopo"], model | batch), mabe]
+
+
+def _prior_alone(mabe: Algorithm) -> Algorithm:
+    """The prior of a row as the policy, with the settings by which that row fits it."""
+    assert mabe.prior is not None
+    fit = mabe.prior.fit
+    assert isinstance(fit, Fit)
+    prior = replace(mabe.prior, fit=Network(rate=fit.rate, hidden=fit.hidden))
+    return replace(ALGORITHMS["mabe-no-rl"], prior=prior, batch=fit.batch)
 
 
 def _dataset(recipe: str, transitions: int, suffix: str) -> str:
@@ -151,12 +160,12 @@ def _dataset(recipe: str, transitions: int, suffix: str) -> str:
 
 def _arm(row: Algorithm, one: str, other: str, folder: Path, seeds: int, scale: Scale) -> Result:
     found = sources(row, one, other if row.prior is not None else None, TARGET)
+    updates = scale.prior_updates if isinstance(row.policy, Imitation) else scale.updates
     schedule = Schedule(
-        updates=scale.updates,
-        batch=BATCH,
-        evaluate_every=max(1, scale.updates // LOOKS),
+        updates=updates,
+        evaluate_every=max(1, updates // LOOKS),
         episodes=scale.episodes,
-        log_every=max(1, scale.updates // 100),
+        log_every=max(1, updates // 100),
     )
     trainer = Trainer(
         row,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,25 +13,13 @@ from mabe_transfer import weights
 from mabe_transfer.algorithms import Algorithm, Imitation
 from mabe_transfer.domains import Domain
 from mabe_transfer.networks import Sizes, Streams
-from mabe_transfer.parts import Batch, Metrics, PolicyLearner, unpack
+from mabe_transfer.parts import Batch, Data, Metrics, PolicyLearner, unpack
 from mabe_transfer.parts.dynamics import EnsembleModel
 from mabe_transfer.parts.prior import BehaviourPrior
 from mabe_transfer.parts.rollouts import RolloutPool
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from mabe_transfer.parts.sac import Sac
 
 Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
-
-
-class Fitted(Protocol):
-    """A part that is fitted once, before the policy."""
-
-    def state(self) -> dict[str, Tensor]:
-        """The fitted part as tensors."""
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take it back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +29,16 @@ class Parts:
     row: Algorithm
     sizes: Sizes
     target: Domain
-    real: Tensor  # [N, W], the target domain's transitions
+    real: Tensor  # [N, W], the target domain's transitions; the prior's data where it is the policy
     demonstrated: Tensor | None  # [n, W], the prior's data, where the row has a prior
     model: EnsembleModel | None
     prior: BehaviourPrior | None
+    ends: Tensor | None = None  # [N], True on the last of an episode's rows in `real`
+
+    @property
+    def data(self) -> Data:
+        """What the policy learns from."""
+        return Data(self.real, self.ends)
 
 
 class Learner:
@@ -57,20 +51,17 @@ class Learner:
 
     def __init__(self, parts: Parts, batch: int) -> None:
         row, sizes = parts.row, parts.sizes
-        assert not isinstance(row.policy, Imitation)
-        assert row.regulariser is not None
         self.parts, self.batch = parts, batch
-        self.policy: PolicyLearner = row.policy.build(
-            sizes, row.regulariser.build(sizes, parts.prior)
-        )
+        self.policy = policy(parts)
         if row.start_from_prior:
             assert parts.prior is not None
-            self.policy.start_from(parts.prior.state())
+            self.policy.start_from(parts.prior.policy_state())
         self.pool: RolloutPool | None = None
         if row.rollouts is not None and parts.model is not None:
             elites = parts.model.elites.shape[1]
             self.pool = RolloutPool(row.rollouts, sizes, parts.target, elites)
-        self.sampler = Streams(sizes, "batches")
+        imitates = isinstance(row.policy, Imitation)  # whose batches are those of a prior's fit
+        self.sampler = Streams(sizes, "prior/batches" if imitates else "batches")
         self.starter = Streams(sizes, "rollouts/starts")
         self.updates = 0
         self._sums: Metrics = {}
@@ -106,13 +97,15 @@ class Learner:
         share = 1.0 if rollouts is None else rollouts.real_share
         count = round(share * self.batch)
         parts = []
+        picked = None
         if count > 0:
-            parts.append(real[self.sampler.integers(len(real), count)])
+            picked = self.sampler.integers(len(real), count)
+            parts.append(real[picked])
         if count < self.batch:
             assert self.pool is not None
             parts.append(self.pool.sample(self.sampler, self.batch - count))
         rows = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-        return unpack(rows, sizes.observation, sizes.action, real=count)
+        return unpack(rows, sizes.observation, sizes.action, real=count, index=picked)
 
     def _roll_out(self) -> Metrics:
         assert self.pool is not None
@@ -172,12 +165,14 @@ class Learner:
             self.pool.load_state(weights.under("pool", tensors))
 
 
-def prior_act(prior: BehaviourPrior, device: torch.device) -> Callable[[Floats], Floats]:
-    """The fitted prior as a policy: its mode, [S, E, O] -> [S, E, A]."""
-
-    def act(observation: Floats) -> Floats:
-        with torch.no_grad():
-            inputs = torch.from_numpy(np.asarray(observation, dtype=np.float32)).to(device)
-            return prior.distribution(inputs).mode().cpu().numpy()
-
-    return act
+def policy(parts: Parts) -> PolicyLearner:
+    """Build what a row's policy learns by, around the parts that it needs."""
+    row, sizes = parts.row, parts.sizes
+    match row.policy:
+        case Imitation():
+            assert parts.prior is not None
+            parts.prior.look_at(parts.data)
+            return parts.prior
+        case Sac():
+            assert row.regulariser is not None
+            return row.policy.build(sizes, row.regulariser.build(sizes, parts.prior))

@@ -118,7 +118,8 @@ def weighted_likelihood(log_prob: Tensor, weight: Tensor) -> Tensor:
         [S].
     """
     assert log_prob.shape == weight.shape
-    return -(weight / weight.mean(-1, keepdim=True) * log_prob).mean(-1)
+    scale = weight.mean(-1, keepdim=True).clamp_min(1e-8)  # a batch may hold nothing worth copying
+    return -(weight / scale * log_prob).mean(-1)
 
 
 def gaussian_nll(mean: Tensor, log_variance: Tensor, target: Tensor) -> Tensor:

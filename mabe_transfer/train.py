@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mabe_transfer import evaluate, fitting, runs, weights
-from mabe_transfer.algorithms import Algorithm, Imitation
 from mabe_transfer.config import Json, to_json
 from mabe_transfer.domains import to_facts
-from mabe_transfer.learner import Learner, Parts, prior_act
+from mabe_transfer.learner import Learner
 from mabe_transfer.networks import Sizes
 from mabe_transfer.progress import Work
 from mabe_transfer.worlds import world
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from mabe_transfer.algorithms import Algorithm
     from mabe_transfer.transfer import Sources
 
 Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
@@ -37,14 +37,12 @@ class Schedule:
 
     Attributes:
         updates: Gradient steps of each seed.
-        batch: Transitions of an update.
         evaluate_every: Updates between evaluations in the target environment.
         episodes: Episodes of an evaluation, for each seed.
         log_every: Updates between rows of metrics.
     """
 
     updates: int = 100_000
-    batch: int = 256
     evaluate_every: int = 5_000
     episodes: int = 10
     log_every: int = 500
@@ -103,10 +101,7 @@ class Trainer:
         try:
             self.folder.status("running")
             parts = fitting.fit(self.row, self.sources, self.sizes, self.folder.path)
-            if isinstance(self.row.policy, Imitation):
-                self._evaluate_prior(parts)
-            else:
-                self._learn(Learner(parts, self.schedule.batch))
+            self._learn(Learner(parts, self.row.batch))
             result = self.result()
             self.folder.status("complete", **result.summary)
         except (runs.Interrupted, KeyboardInterrupt):
@@ -179,7 +174,7 @@ class Trainer:
         if bad:
             raise runs.diverged(self.folder.path, bad, learner.updates)
         self.folder.log("metrics", learner.updates, row)
-        shown = [name for name in ("value", "kl", "beta", "entropy") if name in row]
+        shown = [name for name in ("value", "kl", "beta", "entropy", "likelihood") if name in row]
         return ", ".join(f"{name} {np.mean(row[name]):.3g}" for name in shown)
 
     def _require_finite(self, learner: Learner) -> None:
@@ -200,16 +195,6 @@ class Trainer:
         row["lengths"] = [float(value) for value in lengths.mean(1)]
         self.folder.log("evaluations", update, row)
         return float(means.mean())
-
-    def _evaluate_prior(self, parts: Parts) -> None:
-        """An imitation row: the prior is the policy, evaluated as often as a result needs."""
-        assert parts.prior is not None
-        self.folder.truncate(-1)
-        act = prior_act(parts.prior, self.sizes.device)
-        with Work(f"{self.row.name}: evaluating the prior", evaluate.LAST, "evaluations") as work:
-            for index in range(evaluate.LAST):
-                work.advance(1, f"return {self._evaluate(act, index):,.0f}")
-        self._save_policy(parts.prior.actor.state_dict())
 
     def _checkpoint(self, learner: Learner) -> None:
         path = runs.checkpoint_path(self.folder.path)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from mabe_transfer import domains
+from mabe_transfer.batches import Data
 from mabe_transfer.domains import Domain
 from mabe_transfer.errors import UserError
 from mabe_transfer.library import Dataset, open_dataset
@@ -37,10 +37,13 @@ class Sources:
         assert found is not None
         return found
 
-    def rows(self, dataset: Dataset, device: torch.device) -> Tensor:
-        """Packed transitions with the target task's rewards, [N, O + A + 1 + O + 1]."""
-        data = self.relabelled(dataset)
-        return torch.from_numpy(data.packed()).to(device)
+    def data(self, dataset: Dataset, device: torch.device) -> Data:
+        """Packed transitions with the target task's rewards, and where their episodes end."""
+        found = self.relabelled(dataset)
+        episodes = found.episodes()
+        ends = torch.zeros(len(found), dtype=torch.bool)
+        ends[torch.from_numpy(episodes.start + episodes.length - 1)] = True
+        return Data(torch.from_numpy(found.packed()).to(device), ends.to(device))
 
     def relabelled(self, dataset: Dataset) -> Transitions:
         """A dataset's transitions with the target task's rewards."""

@@ -22,11 +22,12 @@ from mabe_transfer.algorithms import (
 from mabe_transfer.config import from_json, to_json, with_overrides
 from mabe_transfer.errors import UserError
 from mabe_transfer.parts.dynamics import Ensemble
-from mabe_transfer.parts.prior import Adaptive, Advantage, Fit, NormalisedQ, Unweighted
+from mabe_transfer.parts.prior import Adaptive, Fit, Network, Unweighted
 from mabe_transfer.parts.regulariser import Entropy, ExplicitKl
 from mabe_transfer.parts.rollouts import Rollouts
 from mabe_transfer.parts.sac import Sac
 from mabe_transfer.parts.uncertainty import StdPenalty
+from mabe_transfer.weighting import Advantage, NormalisedQ
 
 # policy, regulariser, dynamics, prior, uncertainty, starts from the prior, policy regularisation
 TABLE: dict[str, tuple[Any, ...]] = {
@@ -104,7 +105,10 @@ def test_mabe_without_prior_is_defined_as_mopo() -> None:
 
 
 def test_mabe_without_rl_is_its_prior() -> None:
-    assert ALGORITHMS["mabe-no-rl"].prior == MABE.prior
+    assert MABE.prior is not None
+    assert ALGORITHMS["mabe-no-rl"].prior == replace(MABE.prior, fit=Network())
+    one, other = Network(), Fit()
+    assert (one.rate, one.hidden) == (other.rate, other.hidden)
 
 
 def test_mopo_without_model_is_sac() -> None:
@@ -118,7 +122,7 @@ def test_brac_without_prior_is_sac() -> None:
 
 
 def test_brac_s_prior_alone_is_behaviour_cloning() -> None:
-    row = replace(BRAC_V, policy=Imitation(), regulariser=None)
+    row = replace(BRAC_V, policy=Imitation(), regulariser=None, prior=Unweighted(fit=Network()))
     assert replace(row, name=BC.name, paper=BC.paper) == BC
 
 
@@ -152,6 +156,8 @@ def test_mabe_weighs_as_the_paper_does() -> None:
             {"dynamics": Ensemble(), "rollouts": Rollouts()},
             "policy Imitation takes no dynamics",
         ),
+        (BC, {"prior": Unweighted()}, "policy Imitation trains its prior itself"),
+        (BRAC_V, {"prior": Unweighted(fit=Network())}, "a prior is fitted before the policy"),
         (SAC, {"start_from_prior": True}, "start_from_prior needs a prior"),
         (BC, {"start_from_prior": True}, "start_from_prior needs policy Sac"),
         (

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from mabe_transfer.algorithms import ALGORITHMS, Imitation
-from mabe_transfer.learner import Learner, Parts, prior_act
+from mabe_transfer.learner import Learner, Parts
 from mabe_transfer.networks import Actor, Sizes
 from mabe_transfer.parts.dynamics import Ensemble, EnsembleModel
-from mabe_transfer.parts.prior import Adaptive, BehaviourPrior, Fit, Unweighted
+from mabe_transfer.parts.prior import Adaptive, BehaviourPrior, Fit, Network, Unweighted
 from mabe_transfer.parts.regulariser import Entropy, ExplicitKl
 from mabe_transfer.parts.rollouts import Rollouts
 from mabe_transfer.parts.sac import Sac
@@ -84,6 +84,7 @@ def score(act: Callable[[Any], Any]) -> Any:
 
 
 FIT = Fit(updates=200, rate=6e-3, batch=64, hidden=(32, 32))
+NETWORK = Network(rate=FIT.rate, hidden=FIT.hidden)
 PARTS: dict[str, Any] = {
     "policy": Sac(hidden=(32, 32), policy_rate=3e-3, critic_rate=3e-3, discount=0.8, polyak=0.05),
     "dynamics": Ensemble(
@@ -100,7 +101,8 @@ def small(name: str, **changes: Any) -> Algorithm:
     if isinstance(row.policy, Imitation):
         del parts["policy"]
     if row.prior is not None:
-        parts["prior"] = replace(row.prior, fit=FIT)
+        fit = NETWORK if isinstance(row.policy, Imitation) else FIT
+        parts["prior"] = replace(row.prior, fit=fit)
     return replace(row, **parts | changes)
 
 
@@ -120,13 +122,14 @@ def fitted_model(config: Ensemble) -> EnsembleModel:
 
 def learned(row: Algorithm, updates: int = 150) -> Callable[[Any], Any]:
     """Fit a row's parts and train its policies."""
-    prior = None if row.prior is None else fitted_prior(row.prior)
     model = None if row.dynamics is None else fitted_model(row.dynamics)
+    prior, demonstrated, real = None, None, D1
     if isinstance(row.policy, Imitation):
-        assert prior is not None
-        return prior_act(prior, torch.device("cpu"))
-    demonstrated = None if prior is None else D2
-    parts = Parts(row, SIZES, cast("Any", Line()), D1, demonstrated, model, prior)
+        assert row.prior is not None
+        prior, demonstrated, real = row.prior.build(SIZES), D2, D2
+    elif row.prior is not None:
+        prior, demonstrated = fitted_prior(row.prior), D2
+    parts = Parts(row, SIZES, cast("Any", Line()), real, demonstrated, model, prior)
     learner = Learner(parts, 64)
     for _ in range(updates):
         learner.step()
@@ -177,10 +180,12 @@ def test_row_learns_to_push_towards_the_middle(row: Algorithm) -> None:
 
 
 def test_learning_improves_on_the_prior_that_it_starts_from() -> None:
-    prior = Adaptive(fit=replace(FIT, updates=30))
+    fit = replace(FIT, updates=30)
+    prior = Adaptive(fit=fit)
     policy = replace(PARTS["policy"], hidden=(32, 32))
     row = small("mabe", prior=prior, policy=policy, regulariser=ExplicitKl(weight=0.02))
-    before = score(learned(small("mabe-no-rl", prior=prior)))
+    alone = small("mabe-no-rl", prior=replace(prior, fit=NETWORK))
+    before = score(learned(alone, fit.updates))
     assert (score(learned(row)) > before + 0.05).all()
 
 
@@ -188,5 +193,5 @@ def test_heavy_weight_keeps_the_policy_at_its_prior() -> None:
     row = small("brac-v", regulariser=ExplicitKl(weight=1e4))
     position = np.linspace(-2.0, 2.0, 21).reshape(1, 21, 1).repeat(2, axis=0)
     heavy = learned(replace(row, start_from_prior=True))(position)
-    prior = learned(small("bc"))(position)
+    prior = learned(small("bc"), FIT.updates)(position)
     np.testing.assert_allclose(heavy, prior, atol=0.2)

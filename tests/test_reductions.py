@@ -16,15 +16,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from mabe_transfer.algorithms import BRAC_V, MABE, MOPO, SAC, Algorithm
-from mabe_transfer.learner import Learner, Parts, prior_act
+from mabe_transfer.algorithms import BC, BRAC_V, MABE, MOPO, SAC, Algorithm
+from mabe_transfer.learner import Learner, Parts
 from mabe_transfer.networks import Sizes
 from mabe_transfer.parts.dynamics import Ensemble, EnsembleModel
-from mabe_transfer.parts.prior import Adaptive, BehaviourPrior, Fit, NormalisedQ, Unweighted
+from mabe_transfer.parts.prior import Adaptive, BehaviourPrior, Fit, Network, Unweighted
 from mabe_transfer.parts.regulariser import Entropy, ExplicitKl
 from mabe_transfer.parts.rollouts import Rollouts
 from mabe_transfer.parts.sac import Sac
 from mabe_transfer.parts.uncertainty import StdPenalty
+from mabe_transfer.weighting import NormalisedQ
 
 UPDATES = 20
 POLICY = Sac(hidden=(16,))
@@ -175,13 +176,31 @@ def test_adaptive_prior_at_infinite_temperature_is_the_flat_prior() -> None:
     flat = Unweighted(fit=FIT).build(sizes)
     adaptive.fit(DEMONSTRATED)
     flat.fit(DEMONSTRATED)
-    for name, tensor in flat.state().items():
-        assert torch.equal(tensor, adaptive.state()[name])
+    for name, tensor in flat.policy_state().items():
+        assert torch.equal(tensor, adaptive.policy_state()[name])
 
 
 def test_mabe_at_infinite_temperature_is_mabe_with_the_flat_prior() -> None:
     infinite = Adaptive(fit=FIT, weighting=NormalisedQ(temperature=math.inf))
     assert_same(small(MABE, prior=infinite), small(MABE, prior=Unweighted(fit=FIT)))
+
+
+@pytest.mark.parametrize("prior", [Unweighted(), Adaptive()], ids=["flat", "adaptive"])
+def test_imitation_is_its_prior_fitted_beforehand(prior: Unweighted | Adaptive) -> None:
+    sizes = Sizes(seeds=(0, 1), observation=2, action=1)
+    fitted = replace(prior, fit=FIT).build(sizes)
+    fitted.fit(DEMONSTRATED)
+    network = Network(rate=FIT.rate, hidden=FIT.hidden)
+    row = replace(BC, prior=replace(prior, fit=network), batch=FIT.batch)
+    assert row.prior is not None
+    own = row.prior.build(sizes)
+    parts = Parts(row, sizes, cast("Any", Ring()), DEMONSTRATED, DEMONSTRATED, None, own)
+    found = Learner(parts, row.batch)
+    for _ in range(FIT.updates):
+        found.step()
+    one, other = fitted.state(), found.policy.state()
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_imitation_acts_as_the_mode_of_its_prior() -> None:
@@ -191,7 +210,7 @@ def test_imitation_acts_as_the_mode_of_its_prior() -> None:
     observation = np.random.default_rng(0).standard_normal((2, 5, 2))
     with torch.no_grad():
         expected = prior.distribution(torch.from_numpy(observation).float()).mode().numpy()
-    acted = prior_act(prior, torch.device("cpu"))(observation)
+    acted = prior.act(torch.from_numpy(observation).float()).numpy()
     np.testing.assert_array_equal(acted, expected)
 
 
@@ -200,9 +219,8 @@ def test_policy_that_starts_from_the_prior_acts_as_it_does() -> None:
     prior = found.parts.prior
     assert prior is not None
     observation = np.random.default_rng(0).standard_normal((1, 5, 2))
-    np.testing.assert_array_equal(
-        found.act(observation), prior_act(prior, torch.device("cpu"))(observation)
-    )
+    expected = prior.act(torch.from_numpy(observation).float()).numpy()
+    np.testing.assert_array_equal(found.act(observation), expected)
 
 
 def test_learning_leaves_the_prior_and_the_model_as_they_were_fitted() -> None:
