@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from mabe_transfer.actors import DETERMINISTIC, SQUASHED_NORMAL
 from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.parts.dynamics import Ensemble
+from mabe_transfer.parts.mpo import Mpo
 from mabe_transfer.parts.prior import Adaptive, Fit, Network, Unweighted
 from mabe_transfer.parts.regulariser import Entropy, ExplicitKl
 from mabe_transfer.parts.rollouts import Rollouts
 from mabe_transfer.parts.sac import Sac
+from mabe_transfer.parts.td3 import Td3
 from mabe_transfer.parts.uncertainty import StdPenalty
-from mabe_transfer.weighting import Advantage
+from mabe_transfer.values import InSample, LambdaReturns
+from mabe_transfer.weighting import Advantage, Exponential, Indicator
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +46,7 @@ class Algorithm:
 
     name: str
     paper: str
-    policy: Sac | Imitation
+    policy: Sac | Mpo | Td3 | Imitation
     regulariser: Entropy | ExplicitKl | None = None
     dynamics: Ensemble | None = None
     rollouts: Rollouts | None = None
@@ -54,11 +58,17 @@ class Algorithm:
     def __post_init__(self) -> None:
         """Refuse compositions that make no sense, naming both columns."""
         absent_prior, imitates = self.prior is None, isinstance(self.policy, Imitation)
+        kind, clones = type(self.policy).__name__, isinstance(self.policy, Td3)
         rules = {
             "regulariser ExplicitKl needs a prior": isinstance(self.regulariser, ExplicitKl)
             and absent_prior,
-            "policy Imitation needs a prior": imitates and absent_prior,
-            "policy Imitation takes no regulariser": imitates and self.regulariser is not None,
+            f"policy {kind} needs a prior": isinstance(self.policy, Imitation | Mpo)
+            and absent_prior,
+            f"policy {kind} takes no regulariser": not isinstance(self.policy, Sac)
+            and self.regulariser is not None,
+            "policy Td3 takes no prior": clones and not absent_prior,
+            "policy Td3 clones the data's actions, so it takes no dynamics": clones
+            and self.dynamics is not None,
             "policy Imitation takes no dynamics": imitates and self.dynamics is not None,
             "policy Imitation trains its prior itself, so prior.fit is a Network": imitates
             and self.prior is not None
@@ -88,15 +98,94 @@ class Algorithm:
     @property
     def policy_regularisation(self) -> str:
         """Table 2's row "policy regularisation", derived: explicit, implicit or none."""
+        if isinstance(self.policy, Td3):
+            return "squared distance"
         if isinstance(self.regulariser, ExplicitKl):
             return "explicit KL"
         return "implicit KL" if self.prior is not None else "none"
+
+    @property
+    def head(self) -> str:
+        """The kind of policy that the row leaves behind, as `actors` names it."""
+        return DETERMINISTIC if isinstance(self.policy, Td3) else SQUASHED_NORMAL
 
 
 SAC = Algorithm(name="sac", paper="1801.01290", policy=Sac(), regulariser=Entropy())
 BC = Algorithm(
     name="bc", paper="behaviour cloning", policy=Imitation(), prior=Unweighted(fit=Network())
 )
+AWR = Algorithm(
+    name="awr",
+    paper="1910.00177",
+    policy=Imitation(),
+    prior=Adaptive(
+        weighting=Advantage(),
+        evaluation=LambdaReturns(),
+        fit=Network(rate=3e-4),
+    ),
+)
+"""Advantage-weighted regression (Peng et al. 2019, Algorithm 1): V regresses on TD(0.95) returns of
+the data, the policy on its actions weighted by exp(A), standardised and clipped at 20.
+
+Differs from print: Adam in place of SGD with momentum, both updated together and not in turns; a
+squashed Gaussian that learns its deviation, where the paper's is fixed at 0.4; the networks of the
+other rows; weights normalised to mean 1 in the batch."""
+IQL = Algorithm(
+    name="iql",
+    paper="2110.06169",
+    policy=Imitation(),
+    prior=Adaptive(
+        weighting=Exponential(),
+        evaluation=InSample(expectile=0.7),
+        fit=Network(rate=3e-4),
+        return_range=1_000.0,
+    ),
+)
+"""Implicit Q-learning (Kostrikov et al. 2021, Eq. 5 to 7) with the settings for locomotion:
+expectile 0.7, beta 3, weights clipped at 100, rewards scaled so that returns span 1,000.
+
+Differs from print: the policy's rate is constant, where the paper's falls along a cosine; a
+squashed Gaussian with a deviation that depends on the state, where the paper's mean alone is
+squashed and its deviation is one for all states; weights normalised to mean 1 in the batch, whose
+scale Adam undoes; weights are from V before its step, where the paper's code takes V after it."""
+ABM = Algorithm(
+    name="abm",
+    paper="2002.08396",
+    policy=Mpo(),
+    prior=Adaptive(weighting=Indicator(), evaluation=LambdaReturns()),
+)
+"""ABM-MPO (Siegel et al. 2020): the prior is fitted to the actions that were no worse than the
+state's value, and MPO improves on it within 0.1 nats (MPO, arXiv 1806.06920).
+
+Differs from print: the prior is fitted before the policy, with the value of the behaviour, where
+the paper fits both together with the value of the policy; returns are TD(0.95), where the paper
+sums rewards to the end of a snippet; the critics are twins, of which the smaller counts."""
+TD3_BC = Algorithm(name="td3+bc", paper="2106.06860", policy=Td3())
+"""TD3 with behaviour cloning (Fujimoto and Gu 2021, Eq. 3 to 5): alpha 2.5, observations
+standardised.
+
+Differs from print: see `Td3`."""
+REBRAC = Algorithm(
+    name="rebrac",
+    paper="2305.09836",
+    policy=Td3(
+        hidden=(256, 256, 256),
+        policy_rate=1e-3,
+        critic_rate=1e-3,
+        value_weight=1.0,
+        policy_penalty=0.01,
+        critic_penalty=0.01,
+        averaged=False,
+        standardised=False,
+        normalised_critics=True,
+    ),
+    batch=1_024,
+)
+"""ReBRAC (Tarasov et al. 2023): penalties of policy and critics are apart, deeper networks with
+layer norms in the critics, large batches. The penalties are those of hopper-medium;
+the paper tunes both for each dataset.
+
+Differs from print: PyTorch's bounds for the initial weights of all layers."""
 BRAC_V = Algorithm(
     name="brac-v",
     paper="1911.11361",
@@ -132,6 +221,11 @@ ALGORITHMS: dict[str, Algorithm] = {
     row.name: row
     for row in (
         BC,
+        AWR,
+        IQL,
+        ABM,
+        TD3_BC,
+        REBRAC,
         SAC,
         BRAC_V,
         MOPO,

@@ -15,9 +15,11 @@ from mabe_transfer.domains import Domain
 from mabe_transfer.networks import Sizes, Streams
 from mabe_transfer.parts import Batch, Data, Metrics, PolicyLearner, unpack
 from mabe_transfer.parts.dynamics import EnsembleModel
+from mabe_transfer.parts.mpo import Mpo
 from mabe_transfer.parts.prior import BehaviourPrior
 from mabe_transfer.parts.rollouts import RolloutPool
 from mabe_transfer.parts.sac import Sac
+from mabe_transfer.parts.td3 import Td3
 
 Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
@@ -173,6 +175,11 @@ def policy(parts: Parts) -> PolicyLearner:
             assert parts.prior is not None
             parts.prior.look_at(parts.data)
             return parts.prior
+        case Mpo():
+            assert parts.prior is not None
+            return row.policy.build(sizes, parts.prior)
+        case Td3():
+            return row.policy.build(sizes, parts.data)
         case Sac():
             assert row.regulariser is not None
             return row.policy.build(sizes, row.regulariser.build(sizes, parts.prior))

@@ -172,6 +172,14 @@ class StackedMlp(nn.Module):
         return x
 
 
+def relu_and_norm(x: Tensor) -> Tensor:
+    """Rectify and standardise over the last axis (layer norm).
+
+    Without a gain and an offset of its own: the next layer's weights have the same effect.
+    """
+    return nn.functional.layer_norm(torch.relu(x), x.shape[-1:])
+
+
 @dataclass(frozen=True, slots=True)
 class SquashedNormal:
     """A diagonal Gaussian squashed by tanh, as its mean and log std before the squash."""
@@ -223,11 +231,22 @@ class Actor(nn.Module):
         low, high = LOG_STD_BOUNDS
         return SquashedNormal(mean, low + 0.5 * (high - low) * (torch.tanh(raw) + 1.0))
 
+    def mode(self, observation: Tensor) -> Tensor:
+        """The policies' deterministic actions at [S, B, O]."""
+        return self.distribution(observation).mode()
+
 
 class Critics(nn.Module):
     """C action-value functions for each of S seeds."""
 
-    def __init__(self, sizes: Sizes, hidden: tuple[int, ...], count: int, component: str) -> None:
+    def __init__(
+        self,
+        sizes: Sizes,
+        hidden: tuple[int, ...],
+        count: int,
+        component: str,
+        activation: Activation = torch.relu,
+    ) -> None:
         super().__init__()
         self.count = count
         self.body = StackedMlp(
@@ -237,6 +256,7 @@ class Critics(nn.Module):
                 for seed in sizes.seeds
                 for index in range(count)
             ],
+            activation,
         )
 
     def values(self, observation: Tensor, action: Tensor) -> Tensor:

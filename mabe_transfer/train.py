@@ -205,6 +205,7 @@ class Trainer:
         facts = {
             "kind": "policies",
             "row": self.row.name,
+            "head": self.row.head,
             "target": to_facts(self.sources.target),
             "seeds": list(self.sizes.seeds),
         }

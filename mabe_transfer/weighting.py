@@ -44,3 +44,36 @@ class Advantage:
         centred = advantage - advantage.mean(-1, keepdim=True)
         scores = centred / advantage.std(-1, keepdim=True).clamp_min(1e-6)
         return torch.exp(scores / self.temperature).clamp_max(self.clip)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exponential:
+    """exp(beta A), A = Q - V as it is, clipped (IQL, arXiv 2110.06169 Eq. 7).
+
+    The advantage is not standardised, so beta is tied to the scale of the rewards.
+
+    Attributes:
+        inverse_temperature: Beta; at 0 every transition weighs the same.
+        clip: The largest weight.
+    """
+
+    inverse_temperature: float = 3.0
+    clip: float = 100.0
+
+    def weigh(self, q: Tensor, value: Tensor, discount: float, scale: float) -> Tensor:
+        """Weights from Q(s, a) and V(s), [S, B] -> [S, B]."""
+        del discount, scale
+        return torch.exp(self.inverse_temperature * (q - value)).clamp_max(self.clip)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Indicator:
+    """1 where the action is no worse than the state's value, else 0 (ABM, arXiv 2002.08396)."""
+
+    def weigh(self, q: Tensor, value: Tensor, discount: float, scale: float) -> Tensor:
+        """Weights from Q(s, a) and V(s), [S, B] -> [S, B]."""
+        del discount, scale
+        return (q >= value).to(q.dtype)
+
+
+Weighting = NormalisedQ | Advantage | Exponential | Indicator

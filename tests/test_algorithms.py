@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from mabe_transfer.algorithms import (
+    ABM,
     ALGORITHMS,
+    AWR,
     BC,
     BRAC_V,
+    IQL,
     MABE,
     MOPO,
+    REBRAC,
     SAC,
+    TD3_BC,
     Algorithm,
     Imitation,
     algorithm,
@@ -22,16 +28,24 @@ from mabe_transfer.algorithms import (
 from mabe_transfer.config import from_json, to_json, with_overrides
 from mabe_transfer.errors import UserError
 from mabe_transfer.parts.dynamics import Ensemble
+from mabe_transfer.parts.mpo import Mpo
 from mabe_transfer.parts.prior import Adaptive, Fit, Network, Unweighted
 from mabe_transfer.parts.regulariser import Entropy, ExplicitKl
 from mabe_transfer.parts.rollouts import Rollouts
 from mabe_transfer.parts.sac import Sac
+from mabe_transfer.parts.td3 import Td3
 from mabe_transfer.parts.uncertainty import StdPenalty
-from mabe_transfer.weighting import Advantage, NormalisedQ
+from mabe_transfer.values import InSample, LambdaReturns
+from mabe_transfer.weighting import Advantage, Exponential, Indicator, NormalisedQ
 
 # policy, regulariser, dynamics, prior, uncertainty, starts from the prior, policy regularisation
 TABLE: dict[str, tuple[Any, ...]] = {
     "bc": (Imitation, None, None, Unweighted, None, False, "implicit KL"),
+    "awr": (Imitation, None, None, Adaptive, None, False, "implicit KL"),
+    "iql": (Imitation, None, None, Adaptive, None, False, "implicit KL"),
+    "abm": (Mpo, None, None, Adaptive, None, False, "implicit KL"),
+    "td3+bc": (Td3, None, None, None, None, False, "squared distance"),
+    "rebrac": (Td3, None, None, None, None, False, "squared distance"),
     "sac": (Sac, Entropy, None, None, None, False, "none"),
     "brac-v": (Sac, ExplicitKl, None, Unweighted, None, False, "explicit KL"),
     "mopo": (Sac, Entropy, Ensemble, None, StdPenalty, False, "none"),
@@ -142,6 +156,45 @@ def test_mabe_weighs_as_the_paper_does() -> None:
     assert MABE.prior == Adaptive(weighting=NormalisedQ())
 
 
+def test_weightings_and_evaluations_are_those_of_their_papers() -> None:
+    assert AWR.prior == Adaptive(
+        weighting=Advantage(temperature=1.0, clip=20.0),
+        evaluation=LambdaReturns(mix=0.95),
+        fit=Network(rate=3e-4),
+    )
+    assert IQL.prior == Adaptive(
+        weighting=Exponential(inverse_temperature=3.0, clip=100.0),
+        evaluation=InSample(expectile=0.7, rate=3e-4, polyak=0.005),
+        fit=Network(rate=3e-4),
+        return_range=1000.0,
+    )
+    assert ABM.prior == Adaptive(weighting=Indicator(), evaluation=LambdaReturns())
+
+
+def test_rebrac_is_td3_with_cloning_in_other_numbers() -> None:
+    assert isinstance(REBRAC.policy, Td3)
+    policy = replace(
+        REBRAC.policy,
+        hidden=(256, 256),
+        policy_rate=3e-4,
+        critic_rate=3e-4,
+        value_weight=2.5,
+        policy_penalty=1.0,
+        critic_penalty=0.0,
+        averaged=True,
+        standardised=True,
+        normalised_critics=False,
+    )
+    row = replace(REBRAC, policy=policy, batch=256, name=TD3_BC.name, paper=TD3_BC.paper)
+    assert row == TD3_BC
+
+
+@pytest.mark.parametrize("row", [ABM, BC, SAC, TD3_BC])
+def test_kind_of_policy_follows_from_the_row(row: Algorithm) -> None:
+    expected = "deterministic" if row.name == "td3+bc" else "squashed-normal"
+    assert row.head == expected
+
+
 # -- rows that make no sense ---------------------------------------------------------------------
 
 
@@ -150,7 +203,15 @@ def test_mabe_weighs_as_the_paper_does() -> None:
     [
         (SAC, {"regulariser": ExplicitKl()}, "regulariser ExplicitKl needs a prior"),
         (BC, {"prior": None}, "policy Imitation needs a prior"),
+        (ABM, {"prior": None}, "policy Mpo needs a prior"),
         (BC, {"regulariser": Entropy()}, "policy Imitation takes no regulariser"),
+        (TD3_BC, {"regulariser": Entropy()}, "policy Td3 takes no regulariser"),
+        (TD3_BC, {"prior": Unweighted()}, "policy Td3 takes no prior"),
+        (
+            TD3_BC,
+            {"dynamics": Ensemble(), "rollouts": Rollouts()},
+            "policy Td3 clones the data's actions, so it takes no dynamics",
+        ),
         (
             BC,
             {"dynamics": Ensemble(), "rollouts": Rollouts()},
@@ -179,7 +240,7 @@ def test_mabe_weighs_as_the_paper_does() -> None:
 def test_row_that_makes_no_sense_is_refused_with_both_columns(
     row: Algorithm, changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(UserError, match=f"^The row '{row.name}' makes no sense: {message}"):
+    with pytest.raises(UserError, match=rf"^The row '{re.escape(row.name)}' makes no sense: {message}"):
         replace(row, **changes)
 
 

@@ -35,6 +35,7 @@ ORDER = (
     "replay",
     "weights",
     "networks",
+    "actors",
     "batches",
     "losses",
     "weighting",

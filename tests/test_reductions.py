@@ -16,7 +16,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from mabe_transfer.algorithms import BC, BRAC_V, MABE, MOPO, SAC, Algorithm
+from mabe_transfer.algorithms import (
+    ABM,
+    AWR,
+    BC,
+    BRAC_V,
+    IQL,
+    MABE,
+    MOPO,
+    REBRAC,
+    SAC,
+    TD3_BC,
+    Algorithm,
+    Imitation,
+)
 from mabe_transfer.learner import Learner, Parts
 from mabe_transfer.networks import Sizes
 from mabe_transfer.parts.dynamics import Ensemble, EnsembleModel
@@ -24,8 +37,10 @@ from mabe_transfer.parts.prior import Adaptive, BehaviourPrior, Fit, Network, Un
 from mabe_transfer.parts.regulariser import Entropy, ExplicitKl
 from mabe_transfer.parts.rollouts import Rollouts
 from mabe_transfer.parts.sac import Sac
+from mabe_transfer.parts.td3 import Td3
 from mabe_transfer.parts.uncertainty import StdPenalty
-from mabe_transfer.weighting import NormalisedQ
+from mabe_transfer.values import LambdaReturns
+from mabe_transfer.weighting import Advantage, Exponential, NormalisedQ
 
 UPDATES = 20
 POLICY = Sac(hidden=(16,))
@@ -55,12 +70,13 @@ def rows(count: int, seed: int) -> Tensor:
 
 
 REAL, DEMONSTRATED = rows(200, 0), rows(150, 1)
+ENDS = torch.arange(200) % 10 == 9  # the last of every ten rows
 
 
 @cache  # learning leaves fitted parts as they are, which is tested below
 def fitted_prior(config: Unweighted | Adaptive, sizes: Sizes) -> BehaviourPrior:
     prior = config.build(sizes)
-    prior.fit(DEMONSTRATED)
+    prior.fit(DEMONSTRATED, ENDS[:150])
     return prior
 
 
@@ -73,10 +89,16 @@ def fitted_model(config: Ensemble, sizes: Sizes) -> EnsembleModel:
 
 def learner(row: Algorithm, *seeds: int) -> Learner:
     sizes = Sizes(seeds=seeds or (0,), observation=2, action=1)
+    if isinstance(row.policy, Imitation):
+        assert row.prior is not None
+        prior: BehaviourPrior | None = row.prior.build(sizes)
+        world = cast("Any", Ring())
+        return Learner(Parts(row, sizes, world, DEMONSTRATED, None, None, prior, ENDS[:150]), 32)
     prior = None if row.prior is None else fitted_prior(row.prior, sizes)
     model = None if row.dynamics is None else fitted_model(row.dynamics, sizes)
     demonstrated = None if prior is None else DEMONSTRATED
-    return Learner(Parts(row, sizes, cast("Any", Ring()), REAL, demonstrated, model, prior), 32)
+    parts = Parts(row, sizes, cast("Any", Ring()), REAL, demonstrated, model, prior, ENDS)
+    return Learner(parts, 32)
 
 
 def after_updates(row: Algorithm, *seeds: int) -> dict[str, Tensor]:
@@ -84,17 +106,27 @@ def after_updates(row: Algorithm, *seeds: int) -> dict[str, Tensor]:
     found = learner(row, *seeds)
     for _ in range(UPDATES):
         found.step()
-    names = ("policy/policy/", "policy/critics/", "policy/targets/")
+    names = ("policy/policy/", "policy/critics/", "policy/targets/", "policy/target_policy/")
     return {name: t for name, t in found.state().items() if name.startswith(names)}
+
+
+def fit_of(row: Algorithm) -> Fit | Network:
+    """How a small row's prior learns."""
+    if isinstance(row.policy, Imitation):
+        return Network(rate=FIT.rate, hidden=FIT.hidden)
+    return FIT
 
 
 def small(row: Algorithm, **changes: Any) -> Algorithm:
     """A row with small networks and short rollouts."""
-    parts: dict[str, Any] = {"policy": POLICY}
+    policy: Any = row.policy
+    if not isinstance(policy, Imitation):
+        policy = replace(policy, hidden=POLICY.hidden)
+    parts: dict[str, Any] = {"policy": policy}
     if row.dynamics is not None:
         parts |= {"dynamics": MODEL, "rollouts": ROLLOUTS}
     if row.prior is not None:
-        parts["prior"] = replace(row.prior, fit=FIT)
+        parts["prior"] = replace(row.prior, fit=fit_of(row))
     return replace(row, **parts | changes)
 
 
@@ -105,6 +137,7 @@ def assert_same(one: Algorithm, other: Algorithm) -> None:
         assert torch.equal(tensor, right[name]), name
 
 
+DIRECT = [small(row) for row in (AWR, IQL, ABM, TD3_BC, REBRAC)]
 NO_ENTROPY = Entropy(initial=0.0, automatic=False)
 SMALL_SAC = small(SAC)
 
@@ -185,13 +218,16 @@ def test_mabe_at_infinite_temperature_is_mabe_with_the_flat_prior() -> None:
     assert_same(small(MABE, prior=infinite), small(MABE, prior=Unweighted(fit=FIT)))
 
 
-@pytest.mark.parametrize("prior", [Unweighted(), Adaptive()], ids=["flat", "adaptive"])
+@pytest.mark.parametrize(
+    "prior",
+    [Unweighted(), Adaptive(), Adaptive(evaluation=LambdaReturns(refresh=4))],
+    ids=["flat", "adaptive", "returns"],
+)
 def test_imitation_is_its_prior_fitted_beforehand(prior: Unweighted | Adaptive) -> None:
     sizes = Sizes(seeds=(0, 1), observation=2, action=1)
     fitted = replace(prior, fit=FIT).build(sizes)
     fitted.fit(DEMONSTRATED)
-    network = Network(rate=FIT.rate, hidden=FIT.hidden)
-    row = replace(BC, prior=replace(prior, fit=network), batch=FIT.batch)
+    row = replace(BC, prior=replace(prior, fit=fit_of(BC)), batch=FIT.batch)
     assert row.prior is not None
     own = row.prior.build(sizes)
     parts = Parts(row, sizes, cast("Any", Ring()), DEMONSTRATED, DEMONSTRATED, None, own)
@@ -201,6 +237,44 @@ def test_imitation_is_its_prior_fitted_beforehand(prior: Unweighted | Adaptive) 
     one, other = fitted.state(), found.policy.state()
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("row", "weighting"),
+    [
+        (IQL, Exponential(inverse_temperature=0.0)),
+        (AWR, Advantage(temperature=math.inf)),
+    ],
+    ids=["iql", "awr"],
+)
+def test_weighted_imitation_without_weights_is_behaviour_cloning(
+    row: Algorithm, weighting: Any
+) -> None:
+    assert isinstance(row.prior, Adaptive)
+    flat = replace(row, prior=replace(row.prior, weighting=weighting, fit=fit_of(BC)))
+    assert_same(flat, small(BC))
+    weighted = after_updates(small(row))
+    assert any(not torch.equal(weighted[name], t) for name, t in after_updates(small(BC)).items())
+
+
+def test_rebrac_without_critic_penalty_and_td3_bc_s_settings_is_td3_bc() -> None:
+    """With one action dimension, where a sum of squares is their mean."""
+    assert isinstance(REBRAC.policy, Td3)
+    policy = replace(
+        REBRAC.policy,
+        hidden=(16,),
+        policy_rate=3e-4,
+        critic_rate=3e-4,
+        value_weight=2.5,
+        policy_penalty=1.0,
+        standardised=True,
+        normalised_critics=False,
+    )
+    rebrac = replace(REBRAC, policy=replace(policy, critic_penalty=0.0))
+    assert_same(rebrac, small(TD3_BC))
+    penalised = after_updates(replace(REBRAC, policy=replace(policy, critic_penalty=0.1)))
+    plain = after_updates(rebrac)
+    assert any(not torch.equal(penalised[name], tensor) for name, tensor in plain.items())
 
 
 def test_imitation_acts_as_the_mode_of_its_prior() -> None:
@@ -237,7 +311,11 @@ def test_learning_leaves_the_prior_and_the_model_as_they_were_fitted() -> None:
         assert all(torch.equal(old[name], now[name]) for name in old)
 
 
-@pytest.mark.parametrize("row", [small(MABE, uncertainty=StdPenalty()), small(MOPO), small(BRAC_V)])
+@pytest.mark.parametrize(
+    "row",
+    [small(MABE, uncertainty=StdPenalty()), small(MOPO), small(BRAC_V), *DIRECT],
+    ids=lambda row: row.name,
+)
 def test_seed_learns_the_same_alone_and_among_three(row: Algorithm) -> None:
     alone, among = after_updates(row, 5), after_updates(row, 3, 4, 5)
     for name, tensor in alone.items():
@@ -245,7 +323,9 @@ def test_seed_learns_the_same_alone_and_among_three(row: Algorithm) -> None:
         torch.testing.assert_close(tensor, its, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("row", [small(MABE), small(MOPO), small(BRAC_V)])
+@pytest.mark.parametrize(
+    "row", [small(MABE), small(MOPO), small(BRAC_V), *DIRECT], ids=lambda row: row.name
+)
 @pytest.mark.parametrize("at", [3, 5, 12])
 def test_learner_goes_on_exactly_from_its_state(row: Algorithm, at: int) -> None:
     going = learner(row, 0, 7)

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from mabe_transfer import losses, weights
+from mabe_transfer.errors import UserError
 from mabe_transfer.networks import Actor, Sizes, Streams
 from mabe_transfer.parts import Batch, Data, Experience, Metrics, unpack
-from mabe_transfer.values import InSample, InSampleEvaluator
-from mabe_transfer.weighting import Advantage, NormalisedQ
+from mabe_transfer.values import InSample, InSampleEvaluator, LambdaReturns, ReturnEvaluator
+from mabe_transfer.weighting import NormalisedQ, Weighting
 
 if TYPE_CHECKING:
     from mabe_transfer.networks import SquashedNormal
@@ -60,12 +61,15 @@ class Adaptive:
         evaluation: Where Q and V come from.
         fit: How the networks are fitted.
         discount: Gamma.
+        return_range: Rewards are multiplied such that the returns of the data's episodes span
+            this, as IQL does with 1,000; none leaves them as they are.
     """
 
-    weighting: NormalisedQ | Advantage = NormalisedQ()
-    evaluation: InSample = InSample()
+    weighting: Weighting = NormalisedQ()
+    evaluation: InSample | LambdaReturns = InSample()
     fit: Fit | Network = Fit()
     discount: float = 0.99
+    return_range: float | None = None
 
     def build(self, sizes: Sizes) -> BehaviourPrior:
         """Make an unfitted prior."""
@@ -79,7 +83,7 @@ class BehaviourPrior:
         self.sizes, self.config, self.adaptive = sizes, fit, adaptive
         self.actor = Actor(sizes, fit.hidden, "prior")
         self.adam = torch.optim.Adam(self.actor.parameters(), lr=fit.rate, fused=True)
-        self.evaluator: InSampleEvaluator | None = None
+        self.evaluator: InSampleEvaluator | ReturnEvaluator | None = None
         if adaptive is not None:
             self.evaluator = adaptive.evaluation.build(sizes, fit.hidden, adaptive.discount)
         self.scale = 1.0  # of the rewards; 1 until the data are seen
@@ -89,10 +93,25 @@ class BehaviourPrior:
         return self.actor.distribution(observation)
 
     def look_at(self, data: Data) -> None:
-        """Take from the data what the weights need to know of the whole of it."""
-        reward = data.columns(self.sizes).reward
+        """Take from the data what the weights need to know of the whole of it.
+
+        Raises:
+            UserError: Returns are to span a range, but those of the data are all the same.
+        """
+        if self.evaluator is None or self.adaptive is None:
+            return
+        factor, reward = 1.0, data.columns(self.sizes).reward
+        if self.adaptive.return_range is not None:
+            span = data.return_span(self.sizes)
+            if span <= 0.0:
+                raise UserError(
+                    "Every episode of the prior's data has the same return, so rewards cannot be "
+                    "scaled by their range; use --set prior.return_range=none."
+                )
+            factor = self.adaptive.return_range / span
         largest = float(reward.max())
-        self.scale = largest if largest > 0.0 else max(float(reward.abs().max()), 1e-6)
+        self.scale = factor * (largest if largest > 0.0 else max(float(reward.abs().max()), 1e-6))
+        self.evaluator.look_at(data, factor)
 
     def update(self, batch: Batch) -> Metrics:
         """Take one step of the evaluation and of the weighted likelihood.
