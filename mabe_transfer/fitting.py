@@ -97,7 +97,7 @@ class _Fit:
                 f"Fitted {self.name} found under the hash of its data and settings: {kept.name}."
             )
         else:
-            facts = self._fit(begin())
+            facts = self._fit(key, begin())
             weights.save(kept, state(), facts)
         weights.save(self.folder / f"{self.name}.safetensors", state(), facts)
         self._unfinished.unlink(missing_ok=True)
@@ -106,9 +106,11 @@ class _Fit:
     def _unfinished(self) -> Path:
         return self.folder / "unfinished.safetensors"
 
-    def _fit(self, fitting: Fitting) -> dict[str, float]:
+    def _fit(self, key: str, fitting: Fitting) -> dict[str, float]:
         if self._unfinished.is_file():
-            fitting.load_state(weights.load(self._unfinished)[0])
+            tensors, facts = weights.load(self._unfinished)
+            if facts["key"] == key:  # else it is of other libraries or an older fit
+                fitting.load_state(tensors)
         every, shown = max(1, self.total // CHECKPOINTS), max(1, self.total // 500)
         with (
             runs.interruptible() as stop,
@@ -118,7 +120,7 @@ class _Fit:
                 fitting.step()
                 work.advance(1, fitting.note() if fitting.done % shown == 0 else "")
                 if stop.asked or fitting.done % every == 0:
-                    weights.save(self._unfinished, fitting.state(), {})
+                    weights.save(self._unfinished, fitting.state(), {"key": key})
                 if stop.asked and not fitting.finished:
                     raise runs.Interrupted(
                         f"Stopped the fit of the {self.name} after {fitting.done:,} {self.unit}; "

@@ -15,16 +15,18 @@ import pytest
 import torch
 
 from mabe_transfer import collect as collecting
-from mabe_transfer import domains, evaluate, runs, weights
-from mabe_transfer.algorithms import BC, BRAC_V, MABE, MOPO, SAC, Algorithm
+from mabe_transfer import domains, evaluate, policies, runs, weights
+from mabe_transfer.algorithms import BC, BRAC_V, MABE, MOPO, SAC, TD3_BC, Algorithm
 from mabe_transfer.batched import Simulation
 from mabe_transfer.behaviour import RandomPolicy
 from mabe_transfer.errors import UserError
 from mabe_transfer.learner import Learner
+from mabe_transfer.networks import Sizes
 from mabe_transfer.parts.dynamics import Ensemble, EnsembleFit, EnsembleModel
 from mabe_transfer.parts.prior import Adaptive, BehaviourPrior, Fit, Network, PriorFit, Unweighted
 from mabe_transfer.parts.rollouts import Rollouts
 from mabe_transfer.parts.sac import Sac
+from mabe_transfer.parts.td3 import Td3
 from mabe_transfer.train import Result, Schedule, Trainer
 from mabe_transfer.transfer import Sources, sources
 from mabe_transfer.transitions import relabel
@@ -44,6 +46,7 @@ MODEL: dict[str, Any] = {
 TINY_SAC = replace(SAC, **TINY)
 TINY_BC = replace(BC, prior=Unweighted(fit=Network(hidden=(16, 16))), batch=16)
 TINY_BRAC = replace(BRAC_V, prior=Unweighted(fit=FIT), **TINY)
+TINY_TD3 = replace(TD3_BC, policy=Td3(hidden=(16, 16), critic_penalty=0.1), batch=16)
 TINY_MOPO = replace(MOPO, **TINY, **MODEL)
 TINY_MABE = replace(MABE, prior=Adaptive(fit=FIT), **TINY, **MODEL)
 SHORT = Schedule(updates=12, evaluate_every=5, episodes=2, log_every=4)
@@ -585,6 +588,41 @@ def test_imitation_fits_its_prior_to_d2(stores: dict[str, str], tmp_path: Path) 
     files = [tmp_path / run / "policy" / "policy.safetensors" for run in ("one", "two")]
     one, two = (weights.load(file)[0] for file in files)
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+# -- deterministic policies ----------------------------------------------------------------------
+
+
+def test_deterministic_row_leaves_a_policy_that_acts_as_it_did_in_training(
+    stores: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acted: list[Any] = []
+    observation = np.random.default_rng(0).standard_normal((2, 3, 11))
+    evaluate_ = Trainer._evaluate
+
+    def noting(self: Trainer, act: Any, update: int) -> float:
+        acted.append(act(observation))
+        return evaluate_(self, act, update)
+
+    monkeypatch.setattr(Trainer, "_evaluate", noting)
+    train(stores, TINY_TD3, tmp_path / "run")
+    found = policies.load(tmp_path / "run")
+    np.testing.assert_array_equal(found.act(observation), acted[-1])
+    facts = weights.load_facts(tmp_path / "run" / "policy" / "policy.safetensors")
+    assert facts["head"] == "deterministic"
+
+
+def test_next_actions_stay_within_the_episodes_of_the_store(stores: dict[str, str]) -> None:
+    given = sources(TINY_TD3, stores["hopper"], None, None)
+    data, recorded = given.data(given.real, torch.device("cpu")), given.real.store.load()
+    np.testing.assert_array_equal(data.ends.numpy(), recorded.terminals | recorded.timeouts)
+    sizes = Sizes(seeds=(0,), observation=11, action=3)
+    action, known = data.next_action(sizes, torch.arange(300)[None])
+    following = np.flatnonzero(known[0].numpy())
+    np.testing.assert_array_equal(
+        recorded.next_observations[following], recorded.observations[following + 1]
+    )
+    np.testing.assert_array_equal(action[0][following].numpy(), recorded.actions[following + 1])
 
 
 # -- evaluation ----------------------------------------------------------------------------------
