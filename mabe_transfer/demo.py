@@ -35,9 +35,13 @@ class Scale:
     Attributes:
         forward: Transitions of D1.
         backward: Transitions of D2.
-        updates: Of the prior's fit, and of each policy.
+        prior_updates: Of the prior's fit, and of the prior alone.
+        updates: Of each policy.
         epochs: Of the dynamics model, at the most.
         starts: Rollouts at a time.
+        episodes: Of an evaluation, for each seed.
+        prior_looks: Evaluations along the training of the prior alone. The last ten make its
+            result, so that with many of them it is that of a prior that is all but fitted.
     """
 
     forward: int
@@ -47,6 +51,7 @@ class Scale:
     epochs: int
     starts: int
     episodes: int
+    prior_looks: int
 
 
 FULL = Scale(
@@ -57,12 +62,20 @@ FULL = Scale(
     epochs=10,
     starts=5_000,
     episodes=3,
+    prior_looks=60,
 )
 SMOKE = Scale(
-    forward=4_000, backward=2_000, prior_updates=100, updates=100, epochs=1, starts=500, episodes=1
+    forward=4_000,
+    backward=2_000,
+    prior_updates=100,
+    updates=100,
+    epochs=1,
+    starts=500,
+    episodes=1,
+    prior_looks=15,
 )
 BATCH, MODEL_BATCH = 128, 512
-LOOKS = 15  # evaluations along a training; the last ten make the result
+LOOKS = 15  # evaluations along the training of a policy; the last ten make the result
 FIRST_SEED = 100  # the settings were chosen on seeds 0 and 1
 
 
@@ -160,10 +173,12 @@ def _dataset(recipe: str, transitions: int, suffix: str) -> str:
 
 def _arm(row: Algorithm, one: str, other: str, folder: Path, seeds: int, scale: Scale) -> Result:
     found = sources(row, one, other if row.prior is not None else None, TARGET)
-    updates = scale.prior_updates if isinstance(row.policy, Imitation) else scale.updates
+    updates, looks = scale.updates, LOOKS
+    if isinstance(row.policy, Imitation):
+        updates, looks = scale.prior_updates, scale.prior_looks
     schedule = Schedule(
         updates=updates,
-        evaluate_every=max(1, updates // LOOKS),
+        evaluate_every=max(1, updates // looks),
         episodes=scale.episodes,
         log_every=max(1, updates // 100),
     )

@@ -122,8 +122,9 @@ class _Fit:
                 if stop.asked or fitting.done % every == 0:
                     weights.save(self._unfinished, fitting.state(), {"key": key})
                 if stop.asked and not fitting.finished:
+                    unit = self.unit.split()[0]
                     raise runs.Interrupted(
-                        f"Stopped the fit of the {self.name} after {fitting.done:,} {self.unit}; "
+                        f"Stopped the fit of the {self.name} after {fitting.done:,} {unit}; "
                         f"the same command resumes there ({self.folder.parent})."
                     )
         return fitting.facts()

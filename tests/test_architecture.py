@@ -34,6 +34,7 @@ ORDER = (
     "library",
     "replay",
     "weights",
+    "descent",
     "networks",
     "actors",
     "batches",

@@ -16,7 +16,7 @@ from mabe_transfer.parts import Batch
 from mabe_transfer.parts.mpo import Mpo, MpoLearner
 from mabe_transfer.parts.prior import BehaviourPrior, Fit, Unweighted
 
-SMALL = Mpo(hidden=(16,), samples=8, every=2)
+SMALL = Mpo(hidden=(16,), samples=8, every=2, trust_weight=1.0)
 
 
 def sizes(*seeds: int) -> Sizes:
@@ -126,6 +126,12 @@ def test_price_of_the_trust_region_rises_while_it_is_left_and_falls_elsewhere() 
     assert left > 0.0 > inside
 
 
+def test_multipliers_start_where_the_row_says() -> None:
+    found = learner(replace(SMALL, temperature=2.0, trust_weight=10.0))
+    assert found.log_temperature.tolist() == pytest.approx([math.log(2.0)])
+    assert found.log_weight.tolist() == pytest.approx([math.log(10.0)])
+
+
 def test_heavy_price_keeps_the_policy_at_its_target() -> None:
     free, bound = (learner(replace(SMALL, every=1000, policy_rate=3e-3)) for _ in range(2))
     seen = batch(sizes())
@@ -200,6 +206,7 @@ def test_learner_goes_on_exactly_from_its_state() -> None:
         ("every", 0, "must be at least 1, not 0"),
         ("improvement", 0.0, "must be positive, not 0.0"),
         ("trust", -1.0, "must be positive, not -1.0"),
+        ("trust_weight", 0.0, "must be positive, not 0.0"),
         ("temperature", math.nan, "must be positive, not nan"),
     ],
 )

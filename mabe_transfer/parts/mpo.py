@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mabe_transfer import losses, weights
+from mabe_transfer.descent import adam, descend
 from mabe_transfer.errors import UserError
 from mabe_transfer.networks import Actor, Critics, Sizes, SquashedNormal, Streams, track
 
@@ -40,6 +41,7 @@ class Mpo:
         temperature: Eta at the start.
         improvement: How far the reweighted prior may lie from the prior, in nats.
         trust: How far the policy may lie from the target policy, in nats.
+        trust_weight: Price of that distance at the start.
         every: Updates between two copies of the policy into the target policy.
     """
 
@@ -54,6 +56,7 @@ class Mpo:
     temperature: float = 1.0
     improvement: float = 0.1
     trust: float = 0.02
+    trust_weight: float = 10.0
     every: int = 100
 
     def __post_init__(self) -> None:
@@ -61,7 +64,7 @@ class Mpo:
         for name in ("samples", "every", "critics"):
             if getattr(self, name) < 1:
                 raise UserError(f"policy.{name} must be at least 1, not {getattr(self, name)}.")
-        for name in ("temperature", "improvement", "trust"):
+        for name in ("temperature", "improvement", "trust", "trust_weight"):
             if not getattr(self, name) > 0.0:
                 raise UserError(f"policy.{name} must be positive, not {getattr(self, name)}.")
 
@@ -81,12 +84,12 @@ class MpoLearner:
         self.targets = Critics(sizes, config.hidden, config.critics, "critics").requires_grad_(
             False
         )
-        self.log_temperature = torch.full(
-            (sizes.stack,), math.log(config.temperature), device=sizes.device, requires_grad=True
+        self.log_temperature, self.log_weight = (
+            torch.full((sizes.stack,), math.log(start), device=sizes.device, requires_grad=True)
+            for start in (config.temperature, config.trust_weight)
         )
-        self.log_weight = torch.zeros(sizes.stack, device=sizes.device, requires_grad=True)
-        self.adam_policy = _adam(self.actor, config.policy_rate)
-        self.adam_critics = _adam(self.critics, config.critic_rate)
+        self.adam_policy = adam(self.actor, config.policy_rate)
+        self.adam_critics = adam(self.critics, config.critic_rate)
         self.adam_duals = torch.optim.Adam(
             [self.log_temperature, self.log_weight], lr=config.dual_rate
         )
@@ -132,7 +135,7 @@ class MpoLearner:
             target = losses.soft_target(batch.reward, discount, ahead, torch.zeros_like(ahead))
         value = self.critics.values(batch.observation, batch.action)
         loss = losses.td_loss(value, target).sum(-1)
-        _descend(loss.sum(), list(self.critics.parameters()), self.adam_critics)
+        descend(loss.sum(), self.critics.parameters(), self.adam_critics)
         return {"critic_loss": loss.detach(), "value": value.detach().mean((1, 2))}
 
     @torch.no_grad()
@@ -158,7 +161,7 @@ class MpoLearner:
         divergence = losses.gaussian_kl(target, policy).mean(-1)
         price = self.log_weight.detach().exp()
         loss = losses.sampled_likelihood(log_prob, weight) + price * divergence
-        _descend(loss.sum(), list(self.actor.parameters()), self.adam_policy)
+        descend(loss.sum(), self.actor.parameters(), self.adam_policy)
         self._update_duals(value, divergence.detach())
         return {
             "policy_loss": loss.detach(),
@@ -171,7 +174,7 @@ class MpoLearner:
         """Move eta down its dual, and the trust region's price up while it is left."""
         loss = losses.temperature_dual(value, self.log_temperature, self.config.improvement)
         loss = loss + losses.dual_step(self.log_weight, divergence, self.config.trust)
-        _descend(loss.sum(), [self.log_temperature, self.log_weight], self.adam_duals)
+        descend(loss.sum(), [self.log_temperature, self.log_weight], self.adam_duals)
 
     def state(self) -> dict[str, Tensor]:
         """Everything needed to go on exactly."""
@@ -205,15 +208,3 @@ class MpoLearner:
             self.log_temperature.copy_(state["log_temperature"])
             self.log_weight.copy_(state["log_weight"])
         self.updates = int(state["updates"])
-
-
-def _adam(module: nn.Module, rate: float) -> torch.optim.Adam:
-    return torch.optim.Adam(module.parameters(), lr=rate, fused=True)
-
-
-def _descend(loss: Tensor, parameters: list[Tensor], adam: torch.optim.Adam) -> None:
-    """Step some parameters down a loss; no others get a gradient."""
-    gradients = torch.autograd.grad(loss, parameters)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
-    adam.step()

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mabe_transfer import losses, weights
 from mabe_transfer.actors import DeterministicActor
+from mabe_transfer.descent import adam, descend
 from mabe_transfer.errors import UserError
 from mabe_transfer.networks import Critics, Sizes, Streams, relu_and_norm, track
 
@@ -83,8 +84,8 @@ class Td3Learner:
             for actor in (self.actor, self.target_actor):
                 actor.standardise(data.columns(sizes).observation)
         self.critics, self.targets = self._critics(), self._critics().requires_grad_(False)
-        self.adam_policy = _adam(self.actor, config.policy_rate)
-        self.adam_critics = _adam(self.critics, config.critic_rate)
+        self.adam_policy = adam(self.actor, config.policy_rate)
+        self.adam_critics = adam(self.critics, config.critic_rate)
         self.noise = Streams(sizes, "td3/actions")
 
     def _critics(self) -> Critics:
@@ -127,7 +128,7 @@ class Td3Learner:
         target = self._target(batch)
         value = self.critics.values(self.actor.standardised(batch.observation), batch.action)
         loss = losses.td_loss(value, target).sum(-1)
-        _descend(loss.sum(), self.critics, self.adam_critics)
+        descend(loss.sum(), self.critics.parameters(), self.adam_critics)
         return {"critic_loss": loss.detach(), "value": value.detach().mean((1, 2))}
 
     @torch.no_grad()
@@ -157,7 +158,7 @@ class Td3Learner:
         value = self.critics.values(self.actor.standardised(batch.observation), action).amin(1)
         distance = losses.squared_distance(action, batch.action, averaged=config.averaged)
         loss = losses.cloning_loss(value, distance, config.value_weight, config.policy_penalty)
-        _descend(loss.sum(), self.actor, self.adam_policy)
+        descend(loss.sum(), self.actor.parameters(), self.adam_policy)
         return {"policy_loss": loss.detach(), "distance": distance.detach().mean(-1)}
 
     def state(self) -> dict[str, Tensor]:
@@ -183,16 +184,3 @@ class Td3Learner:
         weights.load_optimiser(self.adam_critics, weights.under("adam_critics", state))
         self.noise.load_state(weights.under("noise", state))
         self.updates = int(state["updates"])
-
-
-def _adam(module: nn.Module, rate: float) -> torch.optim.Adam:
-    return torch.optim.Adam(module.parameters(), lr=rate, fused=True)
-
-
-def _descend(loss: Tensor, module: nn.Module, adam: torch.optim.Adam) -> None:
-    """Step a module down its loss; no other module gets a gradient."""
-    parameters = list(module.parameters())
-    gradients = torch.autograd.grad(loss, parameters)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
-    adam.step()

@@ -1,0 +1,30 @@
+"""Gradient steps that move some parameters and give no others a gradient."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def adam(module: nn.Module, rate: float) -> torch.optim.Adam:
+    """Make an Adam for all of a module's parameters."""
+    return torch.optim.Adam(module.parameters(), lr=rate, fused=True)
+
+
+def descend(loss: Tensor, parameters: Iterable[Tensor], optimiser: torch.optim.Adam) -> None:
+    """Step parameters down a loss.
+
+    Args:
+        loss: A scalar, summed over seeds, which share no parameter.
+        parameters: All that the optimiser holds.
+        optimiser: Theirs.
+    """
+    moved = list(parameters)
+    for parameter, gradient in zip(moved, torch.autograd.grad(loss, moved), strict=True):
+        parameter.grad = gradient
+    optimiser.step()
