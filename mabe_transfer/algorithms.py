@@ -80,7 +80,9 @@ class Algorithm:
             and self.rollouts.prior_start_share > 0.0
             and absent_prior,
             "start_from_prior needs a prior": self.start_from_prior and absent_prior,
-            "start_from_prior needs policy Sac, with the prior's hidden widths": self._misfit(),
+            "start_from_prior needs policy Sac or Mpo, with the prior's hidden widths": (
+                self._misfit()
+            ),
             "policy Sac needs a regulariser": isinstance(self.policy, Sac)
             and self.regulariser is None,
             "uncertainty needs dynamics": self.uncertainty is not None and self.dynamics is None,
@@ -93,7 +95,7 @@ class Algorithm:
     def _misfit(self) -> bool:
         if not self.start_from_prior or self.prior is None:
             return False
-        return not isinstance(self.policy, Sac) or self.policy.hidden != self.prior.fit.hidden
+        return not isinstance(self.policy, Sac | Mpo) or self.policy.hidden != self.prior.fit.hidden
 
     @property
     def policy_regularisation(self) -> str:

@@ -220,11 +220,11 @@ def test_kind_of_policy_follows_from_the_row(row: Algorithm) -> None:
         (BC, {"prior": Unweighted()}, "policy Imitation trains its prior itself"),
         (BRAC_V, {"prior": Unweighted(fit=Network())}, "a prior is fitted before the policy"),
         (SAC, {"start_from_prior": True}, "start_from_prior needs a prior"),
-        (BC, {"start_from_prior": True}, "start_from_prior needs policy Sac"),
+        (BC, {"start_from_prior": True}, "start_from_prior needs policy Sac or Mpo"),
         (
             MABE,
             {"prior": Unweighted(fit=Fit(hidden=(8,)))},
-            "start_from_prior needs policy Sac, with the prior's hidden widths",
+            "start_from_prior needs policy Sac or Mpo, with the prior's hidden widths",
         ),
         (SAC, {"regulariser": None}, "policy Sac needs a regulariser"),
         (SAC, {"uncertainty": StdPenalty()}, "uncertainty needs dynamics"),
@@ -243,6 +243,10 @@ def test_row_that_makes_no_sense_is_refused_with_both_columns(
     start = re.escape(f"The row '{row.name}' makes no sense: {message}")
     with pytest.raises(UserError, match=f"^{start}"):
         replace(row, **changes)
+
+
+def test_mpo_may_start_from_its_prior() -> None:
+    assert with_overrides(ABM, {"start_from_prior": "true"}).start_from_prior
 
 
 def test_override_of_a_row_is_checked_like_a_row() -> None:
