@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mabe_transfer import losses, weights
+from mabe_transfer import advantages, losses, weights
 from mabe_transfer.networks import Sizes, StackedMlp, Streams, generator
 
 
@@ -76,7 +76,9 @@ class ValueBaseline:
         """
         value = self.values(observation.flatten(1, 2)).view(observation.shape[:-1])
         discount = self.config.discount * (1.0 - terminal)
-        advantage = losses.generalised_advantage(reward, discount, value, alive, self.config.trace)
+        advantage = advantages.generalised_advantage(
+            reward, discount, value, alive, self.config.trace
+        )
         return advantage, advantage + value[:, :-1]
 
     def fit(self, observation: Tensor, target: Tensor, alive: Tensor) -> Tensor:
@@ -92,9 +94,9 @@ class ValueBaseline:
         """
         observation, alive = observation.flatten(1, 2), alive.flatten(1, 2)
         returns = target.flatten(1, 2)
-        self.mean = losses.masked_mean(returns, alive)
+        self.mean = advantages.masked_mean(returns, alive)
         centred = returns - self.mean[:, None]
-        self.spread = losses.masked_mean(centred.square(), alive).sqrt().clamp_min(1e-6)
+        self.spread = advantages.masked_mean(centred.square(), alive).sqrt().clamp_min(1e-6)
         returns = centred / self.spread[:, None]
         counts = [int(count) for count in alive.sum(-1)]
         first = (~alive).long().argsort(dim=1, stable=True)  # those that count come first

@@ -25,7 +25,7 @@ from mabe_transfer.train import Schedule
 if TYPE_CHECKING:
     import torch
 
-    from mabe_transfer.algorithms import Algorithm
+    from mabe_transfer.composition import Algorithm
     from mabe_transfer.published import Printed
 
 ROBOTS = ("halfcheetah", "hopper", "walker2d")

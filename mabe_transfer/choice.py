@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mabe_transfer import behaviour, catalogue, domains, evaluate, policies, runs, weights
+from mabe_transfer.actors import AnyActor, DeterministicActor
 from mabe_transfer.config import Json, to_json
 from mabe_transfer.errors import UserError, unknown
-from mabe_transfer.plain import Activation, PlainPolicy, activation_of, mean_head
+from mabe_transfer.plain import (
+    Activation,
+    Normalisation,
+    PlainPolicy,
+    activation_of,
+    mean_head,
+    plain_layers,
+)
 
 if TYPE_CHECKING:
     from mabe_transfer.domains import Domain
@@ -69,14 +77,24 @@ def of_run(run: Path, seed: int | None = None) -> Chosen:
         raise unknown("seed in this run", str(seed), map(str, found.seeds))
     if seed in returns:
         reason += f": mean return {returns[seed]:,.1f}"
-    body, index = found.actor.body, found.seeds.index(seed)
+    actor, index = found.actor, found.seeds.index(seed)
+    layers = [t[index] for t in actor.body.weights], [t[index] for t in actor.body.biases]
+    deterministic = isinstance(actor, DeterministicActor)
     policy = PlainPolicy(
-        layers=mean_head([t[index] for t in body.weights], [t[index] for t in body.biases]),
-        activation=activation_of(body.activation),
+        layers=plain_layers(*layers) if deterministic else mean_head(*layers),
+        activation=activation_of(actor.body.activation),
+        normalisation=_normalisation(actor),
         facts=world_facts(found.target)
         | {"algorithm": facts.get("row"), "seed": seed, "return": returns.get(seed)},
     )
     return Chosen(policy, f"{reason}.", run / "policy" / "policy")
+
+
+def _normalisation(actor: AnyActor) -> Normalisation | None:
+    if not isinstance(actor, DeterministicActor):
+        return None
+    mean, std = actor.observation_mean, actor.observation_std
+    return Normalisation(mean.cpu().numpy(), std.cpu().numpy())
 
 
 def of_ladder(path: Path) -> Chosen:

@@ -16,9 +16,11 @@ import torch
 
 from mabe_transfer import catalogue, library, policies, report, runs, video
 from mabe_transfer.acquire import acquire, of_recipe
-from mabe_transfer.algorithms import ALGORITHMS, Algorithm
+from mabe_transfer.algorithms import ALGORITHMS
+from mabe_transfer.composition import Algorithm, Imitation
 from mabe_transfer.config import with_overrides
 from mabe_transfer.errors import UserError
+from mabe_transfer.parts.prior import Fit, Network
 from mabe_transfer.progress import notice
 from mabe_transfer.train import Result, Schedule, Trainer
 from mabe_transfer.transfer import sources
@@ -34,9 +36,13 @@ class Scale:
     Attributes:
         forward: Transitions of D1.
         backward: Transitions of D2.
-        updates: Of the prior's fit, and of each policy.
+        prior_updates: Of the prior's fit, and of the prior alone.
+        updates: Of each policy.
         epochs: Of the dynamics model, at the most.
         starts: Rollouts at a time.
+        episodes: Of an evaluation, for each seed.
+        prior_looks: Evaluations along the training of the prior alone. The last ten make its
+            result, so that with many of them it is that of a prior that is all but fitted.
     """
 
     forward: int
@@ -46,6 +52,7 @@ class Scale:
     epochs: int
     starts: int
     episodes: int
+    prior_looks: int
 
 
 FULL = Scale(
@@ -56,12 +63,20 @@ FULL = Scale(
     epochs=10,
     starts=5_000,
     episodes=3,
+    prior_looks=60,
 )
 SMOKE = Scale(
-    forward=4_000, backward=2_000, prior_updates=100, updates=100, epochs=1, starts=500, episodes=1
+    forward=4_000,
+    backward=2_000,
+    prior_updates=100,
+    updates=100,
+    epochs=1,
+    starts=500,
+    episodes=1,
+    prior_looks=15,
 )
 BATCH, MODEL_BATCH = 128, 512
-LOOKS = 15  # evaluations along a training; the last ten make the result
+LOOKS = 15  # evaluations along the training of a policy; the last ten make the result
 FIRST_SEED = 100  # the settings were chosen on seeds 0 and 1
 
 
@@ -129,13 +144,21 @@ def arms(scale: Scale) -> list[Algorithm]:
         "dynamics.batch": str(MODEL_BATCH),
         "rollouts.starts": str(scale.starts),
     }
-    prior = {"prior.fit.updates": str(scale.prior_updates)}
+    batch = {"batch": str(BATCH)}
     table = ALGORITHMS
-    return [
-        with_overrides(table["mabe-no-rl"], prior),
-        with_overrides(table["mopo"], model),
-        with_overrides(table["mabe"], model | prior),
-    ]
+    mabe = with_overrides(
+        table["mabe"], model | batch | {"prior.fit.updates": str(scale.prior_updates)}
+    )
+    return [_prior_alone(mabe), with_overrides(table["mopo"], model | batch), mabe]
+
+
+def _prior_alone(mabe: Algorithm) -> Algorithm:
+    """The prior of a row as the policy, with the settings by which that row fits it."""
+    assert mabe.prior is not None
+    fit = mabe.prior.fit
+    assert isinstance(fit, Fit)
+    prior = replace(mabe.prior, fit=Network(rate=fit.rate, hidden=fit.hidden))
+    return replace(ALGORITHMS["mabe-no-rl"], prior=prior, batch=fit.batch)
 
 
 def _dataset(recipe: str, transitions: int, suffix: str) -> str:
@@ -151,12 +174,14 @@ def _dataset(recipe: str, transitions: int, suffix: str) -> str:
 
 def _arm(row: Algorithm, one: str, other: str, folder: Path, seeds: int, scale: Scale) -> Result:
     found = sources(row, one, other if row.prior is not None else None, TARGET)
+    updates, looks = scale.updates, LOOKS
+    if isinstance(row.policy, Imitation):
+        updates, looks = scale.prior_updates, scale.prior_looks
     schedule = Schedule(
-        updates=scale.updates,
-        batch=BATCH,
-        evaluate_every=max(1, scale.updates // LOOKS),
+        updates=updates,
+        evaluate_every=max(1, updates // looks),
         episodes=scale.episodes,
-        log_every=max(1, scale.updates // 100),
+        log_every=max(1, updates // 100),
     )
     trainer = Trainer(
         row,

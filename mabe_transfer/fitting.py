@@ -1,7 +1,7 @@
 """Fit a row's model and prior, or find them under the hash of what made them.
 
 Both are fitted once, before the policy. A second run that shares their data, rewards, settings and
-seeds loads them from `<data>/fitted/` and starts at once.
+seeds loads them from `<data>/fitted/` and starts at once. A fit that is stopped goes on exactly.
 """
 
 from __future__ import annotations
@@ -10,79 +10,124 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mabe_transfer import weights
+from mabe_transfer import runs, weights
+from mabe_transfer.composition import Imitation
 from mabe_transfer.config import fingerprint, to_json
-from mabe_transfer.learner import Fitted, Parts
+from mabe_transfer.learner import Parts
 from mabe_transfer.library import data_root
+from mabe_transfer.parts.prior import Fit
 from mabe_transfer.progress import Work, notice
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from torch import Tensor
-
-    from mabe_transfer.algorithms import Algorithm
+    from mabe_transfer.composition import Algorithm
     from mabe_transfer.networks import Sizes
-    from mabe_transfer.parts.dynamics import EnsembleModel
-    from mabe_transfer.parts.prior import BehaviourPrior
+    from mabe_transfer.parts import Fitting
     from mabe_transfer.transfer import Sources
+    from mabe_transfer.weights import Tensors
 
-FITS = 2  # to be raised when parts are fitted otherwise: what was fitted before is not found then
+FITS = 3  # to be raised when parts are fitted otherwise: what was fitted before is not found then
+CHECKPOINTS = 20  # of a fit, at the least
 
 
 def fit(row: Algorithm, sources: Sources, sizes: Sizes, folder: Path) -> Parts:
     """Load the data and fit the parts that a row has.
+
+    Where the policy is the prior itself, nothing is fitted: it learns in the policy's place, from
+    the prior's data.
 
     Args:
         row: The algorithm.
         sources: Its data and target domain.
         sizes: Seeds, widths and device.
         folder: The run's folder, which gets a copy of what was fitted.
+
+    Raises:
+        Interrupted: The user asked to stop; the fit's state is saved.
     """
-    real = sources.rows(sources.real, sizes.device)
+    imitates = isinstance(row.policy, Imitation)
+    taken = sources.prior if imitates and sources.prior is not None else sources.real
+    data = sources.data(taken, sizes.device)
     demonstrated, prior, model = None, None, None
     if row.prior is not None and sources.prior is not None:
-        same = sources.prior is sources.real
-        demonstrated = real if same else sources.rows(sources.prior, sizes.device)
-        prior = row.prior.build(sizes)
-        key = _key(row.prior, sources.prior.content, sources, sizes)
-        _fit_or_load("prior", key, prior, _prior_fit(prior, demonstrated), folder)
+        shown = data if sources.prior is taken else sources.data(sources.prior, sizes.device)
+        demonstrated, prior = shown.rows, row.prior.build(sizes)
+        if isinstance(row.prior.fit, Fit):
+            _Fit("prior", row.prior.fit.updates, "updates", folder).run(
+                _key(row.prior, sources.prior.content, sources, sizes),
+                lambda: prior.fitting(shown),
+                prior.policy_state,
+                prior.start_from,
+            )
     if row.dynamics is not None:
         model = row.dynamics.build(sizes)
-        key = _key(row.dynamics, sources.real.content, sources, sizes)
-        _fit_or_load("dynamics", key, model, _dynamics_fit(model, real), folder)
-    return Parts(row, sizes, sources.target, real, demonstrated, model, prior)
+        _Fit("dynamics", row.dynamics.max_epochs, "epochs at most", folder).run(
+            _key(row.dynamics, sources.real.content, sources, sizes),
+            lambda: model.fitting(data.rows),
+            model.state,
+            model.load_state,
+        )
+    return Parts(row, sizes, sources.target, data.rows, demonstrated, model, prior, data.ends)
 
 
-def _prior_fit(prior: BehaviourPrior, rows: Tensor) -> Callable[[], dict[str, float]]:
-    def run() -> dict[str, float]:
-        with Work("Fitting the prior", prior.config.updates, "updates") as work:
-            return prior.fit(rows, work.advance)
+class _Fit:
+    """One part's fit: found, or made with a checkpoint in the run's folder."""
 
-    return run
+    def __init__(self, name: str, total: int, unit: str, folder: Path) -> None:
+        self.name, self.total, self.unit, self.folder = name, total, unit, folder / name
 
+    def run(
+        self,
+        key: str,
+        begin: Callable[[], Fitting],
+        state: Callable[[], Tensors],
+        load_state: Callable[[Tensors], None],
+    ) -> None:
+        """Load the part from where it was kept under a key, or fit it and keep it there.
 
-def _dynamics_fit(model: EnsembleModel, rows: Tensor) -> Callable[[], dict[str, float]]:
-    def run() -> dict[str, float]:
-        with Work("Fitting the dynamics", model.config.max_epochs, "epochs at most") as work:
-            return model.fit(rows, lambda epoch, note: work.advance(1, note))
+        `state` and `load_state` are of the fitted part alone.
+        """
+        kept = data_root() / "fitted" / f"{self.name}-{key}.safetensors"
+        if kept.is_file():
+            tensors, facts = weights.load(kept)
+            load_state(tensors)
+            notice(
+                f"Fitted {self.name} found under the hash of its data and settings: {kept.name}."
+            )
+        else:
+            facts = self._fit(key, begin())
+            weights.save(kept, state(), facts)
+        weights.save(self.folder / f"{self.name}.safetensors", state(), facts)
+        self._unfinished.unlink(missing_ok=True)
 
-    return run
+    @property
+    def _unfinished(self) -> Path:
+        return self.folder / "unfinished.safetensors"
 
-
-def _fit_or_load(
-    name: str, key: str, part: Fitted, fit_now: Callable[[], dict[str, float]], folder: Path
-) -> None:
-    cached = data_root() / "fitted" / f"{name}-{key}.safetensors"
-    if cached.is_file():
-        tensors, facts = weights.load(cached)
-        part.load_state(tensors)
-        notice(f"Fitted {name} found under the hash of its data and settings: {cached.name}.")
-    else:
-        facts = fit_now()
-        weights.save(cached, part.state(), facts)
-    weights.save(folder / name / f"{name}.safetensors", part.state(), facts)
+    def _fit(self, key: str, fitting: Fitting) -> dict[str, float]:
+        if self._unfinished.is_file():
+            tensors, facts = weights.load(self._unfinished)
+            if facts["key"] == key:  # else it is of other libraries or an older fit
+                fitting.load_state(tensors)
+        every, shown = max(1, self.total // CHECKPOINTS), max(1, self.total // 500)
+        with (
+            runs.interruptible() as stop,
+            Work(f"Fitting the {self.name}", self.total, self.unit, done=fitting.done) as work,
+        ):
+            while not fitting.finished:
+                fitting.step()
+                work.advance(1, fitting.note() if fitting.done % shown == 0 else "")
+                if stop.asked or fitting.done % every == 0:
+                    weights.save(self._unfinished, fitting.state(), {"key": key})
+                if stop.asked and not fitting.finished:
+                    unit = self.unit.split()[0]
+                    raise runs.Interrupted(
+                        f"Stopped the fit of the {self.name} after {fitting.done:,} {unit}; "
+                        f"the same command resumes there ({self.folder.parent})."
+                    )
+        return fitting.facts()
 
 
 def _key(config: Any, content: str, sources: Sources, sizes: Sizes) -> str:

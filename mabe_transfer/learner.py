@@ -3,39 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mabe_transfer import weights
-from mabe_transfer.algorithms import Algorithm, Imitation
+from mabe_transfer.composition import Algorithm, Imitation
 from mabe_transfer.domains import Domain
 from mabe_transfer.networks import Sizes, Streams
-from mabe_transfer.parts import Batch, Metrics, PolicyLearner, Trajectories, unpack
+from mabe_transfer.parts import Batch, Data, Metrics, PolicyLearner, Trajectories, unpack
 from mabe_transfer.parts.dynamics import EnsembleModel
+from mabe_transfer.parts.mpo import Mpo
 from mabe_transfer.parts.prior import BehaviourPrior
 from mabe_transfer.parts.rollouts import RolloutPool, Rollouts
+from mabe_transfer.parts.sac import Sac
+from mabe_transfer.parts.td3 import Td3
 from mabe_transfer.parts.trajectories import Player, WholeRollouts
 from mabe_transfer.parts.trust_region import Npg, Trpo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from mabe_transfer.imagination import Uncertainty
 
 Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
-
-
-class Fitted(Protocol):
-    """A part that is fitted once, before the policy."""
-
-    def state(self) -> dict[str, Tensor]:
-        """The fitted part as tensors."""
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take it back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +36,16 @@ class Parts:
     row: Algorithm
     sizes: Sizes
     target: Domain
-    real: Tensor  # [N, W], the target domain's transitions
+    real: Tensor  # [N, W], the target domain's transitions; the prior's data where it is the policy
     demonstrated: Tensor | None  # [n, W], the prior's data, where the row has a prior
     model: EnsembleModel | None
     prior: BehaviourPrior | None
+    ends: Tensor | None = None  # [N], True on the last of an episode's rows in `real`
+
+    @property
+    def data(self) -> Data:
+        """What the policy learns from."""
+        return Data(self.real, self.ends)
 
 
 class Learner:
@@ -65,7 +62,7 @@ class Learner:
         self.policy = policy(parts)
         if row.start_from_prior:
             assert parts.prior is not None
-            self.policy.start_from(parts.prior.state())
+            self.policy.start_from(parts.prior.policy_state())
         self.pool: RolloutPool | None = None
         self.player: Player | None = None
         self.uncertainty: Uncertainty | None = None
@@ -77,7 +74,8 @@ class Learner:
                 self.player = Player(row.rollouts, sizes, parts.target, elites)
             if row.uncertainty is not None:
                 self.uncertainty = row.uncertainty.build(parts.model, parts.real, sizes)
-        self.sampler = Streams(sizes, "batches")
+        imitates = isinstance(row.policy, Imitation)  # whose batches are those of a prior's fit
+        self.sampler = Streams(sizes, "prior/batches" if imitates else "batches")
         self.starter = Streams(sizes, "rollouts/starts")
         self.updates = 0
         self._sums: Metrics = {}
@@ -112,13 +110,15 @@ class Learner:
         share = 1.0 if self.pool is None else self.pool.config.real_share
         count = round(share * self.batch)
         parts = []
+        picked = None
         if count > 0:
-            parts.append(real[self.sampler.integers(len(real), count)])
+            picked = self.sampler.integers(len(real), count)
+            parts.append(real[picked])
         if count < self.batch:
             assert self.pool is not None
             parts.append(self.pool.sample(self.sampler, self.batch - count))
         rows = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-        return unpack(rows, sizes.observation, sizes.action, real=count)
+        return unpack(rows, sizes.observation, sizes.action, real=count, index=picked)
 
     def trajectories(self) -> Trajectories:
         """New trajectories of the policies as they are now, in their models."""
@@ -190,23 +190,22 @@ class Learner:
 
 
 def policy(parts: Parts) -> PolicyLearner:
-    """Build a row's untrained policies."""
-    row = parts.row
-    assert not isinstance(row.policy, Imitation)
-    if isinstance(row.policy, (Trpo, Npg)):
-        return row.policy.build(parts.sizes)
-    assert row.regulariser is not None
-    regulariser = row.regulariser.build(parts.sizes, parts.prior)
-    critic = None if row.critic is None else row.critic.build(parts.sizes, parts.model)
-    return row.policy.build(parts.sizes, regulariser, critic)
-
-
-def prior_act(prior: BehaviourPrior, device: torch.device) -> Callable[[Floats], Floats]:
-    """The fitted prior as a policy: its mode, [S, E, O] -> [S, E, A]."""
-
-    def act(observation: Floats) -> Floats:
-        with torch.no_grad():
-            inputs = torch.from_numpy(np.asarray(observation, dtype=np.float32)).to(device)
-            return prior.distribution(inputs).mode().cpu().numpy()
-
-    return act
+    """Build what a row's policy learns by, around the parts that it needs."""
+    row, sizes = parts.row, parts.sizes
+    match row.policy:
+        case Imitation():
+            assert parts.prior is not None
+            parts.prior.look_at(parts.data)
+            return parts.prior
+        case Mpo():
+            assert parts.prior is not None
+            return row.policy.build(sizes, parts.prior)
+        case Td3():
+            return row.policy.build(sizes, parts.data)
+        case Trpo() | Npg():
+            return row.policy.build(sizes)
+        case Sac():
+            assert row.regulariser is not None
+            regulariser = row.regulariser.build(sizes, parts.prior)
+            critic = None if row.critic is None else row.critic.build(sizes, parts.model)
+            return row.policy.build(sizes, regulariser, critic)

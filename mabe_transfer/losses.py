@@ -6,6 +6,7 @@ names the equation or algorithm line that it computes; "MABE" is arXiv 2106.0911
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -118,7 +119,8 @@ def weighted_likelihood(log_prob: Tensor, weight: Tensor) -> Tensor:
         [S].
     """
     assert log_prob.shape == weight.shape
-    return -(weight / weight.mean(-1, keepdim=True) * log_prob).mean(-1)
+    scale = weight.mean(-1, keepdim=True).clamp_min(1e-8)  # a batch may hold nothing worth copying
+    return -(weight / scale * log_prob).mean(-1)
 
 
 def gaussian_nll(mean: Tensor, log_variance: Tensor, target: Tensor) -> Tensor:
@@ -153,52 +155,109 @@ def expectile_loss(error: Tensor, expectile: float) -> Tensor:
     return (side * error.square()).mean(-1)
 
 
-def generalised_advantage(
-    reward: Tensor, discount: Tensor, value: Tensor, alive: Tensor, trace: float
+def lambda_returns(
+    reward: Tensor, discount: Tensor, value: Tensor, ends: Tensor, mix: float
 ) -> Tensor:
-    """Advantages along trajectories (GAE, arXiv 1506.02438 Eq. 16).
+    """TD(lambda) returns of recorded episodes (AWR, arXiv 1910.00177 Sec. 3; GAE's returns).
 
-    A_t = delta_t + discount_t trace A_(t+1),  delta_t = r_t + discount_t V(s_(t+1)) - V(s_t)
-
-    A trajectory that ends has discount 0 there; one that is cut keeps its last V.
+    G_t = r_t + discount_t [(1 - mix) V(s_t+1) + mix G_t+1], and r_t + discount_t V(s_t+1) where an
+    episode ends. All rows at once: pieces of 1, 2, 4, ... steps are joined until no episode is
+    longer.
 
     Args:
-        reward: [S, H, B].
-        discount: gamma (1 - terminal), [S, H, B].
-        value: V of the states before and after the steps, [S, H + 1, B].
-        alive: Whether the step was taken, booleans, [S, H, B].
-        trace: lambda in 0..1; 0 is the one-step error, 1 the whole sum.
+        reward: In the order of recording, [N].
+        discount: gamma (1 - terminal), [N].
+        value: V at the next state, [S, N].
+        ends: True on the last row of each episode, also where only the clock ended it, [N].
+        mix: Lambda; 0 gives one-step targets, 1 the discounted sum of the episode's rewards.
 
     Returns:
-        [S, H, B]; 0 where no step was taken.
+        [S, N].
     """
-    assert reward.shape == discount.shape == alive.shape == value[:, 1:].shape
-    error = reward + discount * value[:, 1:] - value[:, :-1]
-    ahead = torch.zeros_like(reward[:, 0])
-    found = torch.empty_like(reward)
-    for step in reversed(range(reward.shape[1])):
-        ahead = error[:, step] + trace * discount[:, step] * ahead
-        ahead = torch.where(alive[:, step], ahead, 0.0)
-        found[:, step] = ahead
-    return found
+    assert reward.shape == discount.shape == ends.shape == value.shape[1:]
+    follow = torch.where(ends, 0.0, mix)
+    total = reward + discount * (1.0 - follow) * value
+    factor, reach = discount * follow, 1
+    while reach < len(reward) and bool(factor.any()):
+        total = total + factor * _later(total, reach)
+        factor = factor * _later(factor, reach)
+        reach *= 2
+    return total
 
 
-def surrogate(ratio: Tensor, advantage: Tensor, alive: Tensor) -> Tensor:
-    """What a trust-region step raises: the mean of ratio * advantage (arXiv 1502.05477 Eq. 14).
+def _later(values: Tensor, steps: int) -> Tensor:
+    """Each row's value some rows later, and 0 beyond the last one, [..., N] -> [..., N]."""
+    return torch.nn.functional.pad(values[..., steps:], (0, steps))
+
+
+def temperature_dual(value: Tensor, log_temperature: Tensor, bound: float) -> Tensor:
+    """Dual of the E-step's KL constraint (MPO, arXiv 1806.06920; ABM, arXiv 2002.08396).
+
+    eta bound + eta mean_b log mean_n exp(Q_nb / eta), whose minimiser is the temperature at which
+    the reweighted distribution lies `bound` nats from the one that was sampled.
 
     Args:
-        ratio: pi(a | s) / pi_old(a | s), [S, N].
-        advantage: Of the old policy, [S, N].
-        alive: Which of the N count, booleans, [S, N].
+        value: Q(s_b, a_nb) of N sampled actions, without gradient, [S, N, B].
+        log_temperature: log eta, [S].
+        bound: Epsilon, in nats.
 
     Returns:
         [S].
     """
-    assert ratio.shape == advantage.shape
-    return masked_mean(ratio * advantage, alive)
+    _, samples, _ = value.shape
+    temperature = log_temperature.exp()
+    scaled = torch.logsumexp(value / temperature[:, None, None], dim=1) - math.log(samples)
+    return temperature * (bound + scaled.mean(-1))
 
 
-def masked_mean(values: Tensor, alive: Tensor) -> Tensor:
-    """Mean over those that count, [S, N] -> [S]."""
-    assert values.shape == alive.shape
-    return torch.where(alive, values, 0.0).sum(-1) / alive.sum(-1)
+def sampled_likelihood(log_prob: Tensor, weight: Tensor) -> Tensor:
+    """Weighted maximum likelihood of sampled actions (MPO's M-step, arXiv 1806.06920).
+
+    -mean_b sum_n weight_nb log pi(a_nb | s_b)
+
+    Args:
+        log_prob: [S, N, B].
+        weight: Of the samples of a state, adding up to 1 over n, without gradient, [S, N, B].
+
+    Returns:
+        [S].
+    """
+    assert log_prob.shape == weight.shape
+    return -(weight * log_prob).sum(1).mean(-1)
+
+
+def squared_distance(action: Tensor, other: Tensor, *, averaged: bool) -> Tensor:
+    """Squared distance of actions (TD3+BC, arXiv 2106.06860 Eq. 3; ReBRAC, arXiv 2305.09836).
+
+    Args:
+        action: [..., A].
+        other: [..., A].
+        averaged: Whether over the action's dimensions (TD3+BC) or added up (ReBRAC).
+
+    Returns:
+        [...].
+    """
+    assert action.shape == other.shape
+    square = (action - other).square()
+    return square.mean(-1) if averaged else square.sum(-1)
+
+
+def cloning_loss(
+    value: Tensor, distance: Tensor, value_weight: float, distance_weight: float
+) -> Tensor:
+    """Policy loss that stays near the data's actions (TD3+BC Eq. 3 and 5; ReBRAC).
+
+    distance_weight mean_b distance - value_weight mean_b Q / mean_b |Q|, the last one as a number.
+
+    Args:
+        value: Q(s, pi(s)), [S, B].
+        distance: Of pi(s) from the data's action, [S, B].
+        value_weight: TD3+BC's alpha; 1 in ReBRAC.
+        distance_weight: ReBRAC's beta_1; 1 in TD3+BC.
+
+    Returns:
+        [S].
+    """
+    assert value.shape == distance.shape
+    scale = value.detach().abs().mean(-1).clamp_min(1e-8)
+    return distance_weight * distance.mean(-1) - value_weight * value.mean(-1) / scale

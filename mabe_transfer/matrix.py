@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mabe_transfer import runs
-from mabe_transfer.algorithms import Algorithm
+from mabe_transfer.composition import Algorithm
 from mabe_transfer.config import fingerprint, with_overrides
 from mabe_transfer.errors import UserError
 from mabe_transfer.outcome import Outcome, Record, describe

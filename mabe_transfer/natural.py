@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from mabe_transfer import losses
+from mabe_transfer import advantages, losses
 from mabe_transfer.networks import Actor, SquashedNormal
 
 Product = Callable[[Tensor], Tensor]
@@ -83,7 +83,7 @@ def fisher_product(actor: Actor, observation: Tensor, alive: Tensor, damping: fl
     parameters = list(actor.parameters())
     policy = actor.distribution(observation)
     fixed = SquashedNormal(policy.mean.detach(), policy.log_std.detach())
-    divergence = losses.masked_mean(losses.gaussian_kl(fixed, policy), alive)
+    divergence = advantages.masked_mean(losses.gaussian_kl(fixed, policy), alive)
     gradient = flat(torch.autograd.grad(divergence.sum(), parameters, create_graph=True))
 
     def product(vector: Tensor) -> Tensor:

@@ -162,14 +162,24 @@ class StackedMlp(nn.Module):
             self.weights.append(nn.Parameter(weight))
             self.biases.append(nn.Parameter(bias))
 
-    def evaluate(self, x: Tensor) -> Tensor:
-        """Map [K, B, in] to [K, B, out]."""
+    def evaluate(self, x: Tensor, chosen: Tensor | None = None) -> Tensor:
+        """Map [K, B, in] to [K, B, out], by the `chosen` K of the slices or by all of them."""
         last = len(self.weights) - 1
         for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            if chosen is not None:
+                weight, bias = weight[chosen], bias[chosen]
             x = torch.baddbmm(bias, x, weight)
             if index < last:
                 x = self.activation(x)
         return x
+
+
+def relu_and_norm(x: Tensor) -> Tensor:
+    """Rectify and standardise over the last axis (layer norm).
+
+    Without a gain and an offset of its own: the next layer's weights have the same effect.
+    """
+    return nn.functional.layer_norm(torch.relu(x), x.shape[-1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,11 +233,22 @@ class Actor(nn.Module):
         low, high = LOG_STD_BOUNDS
         return SquashedNormal(mean, low + 0.5 * (high - low) * (torch.tanh(raw) + 1.0))
 
+    def mode(self, observation: Tensor) -> Tensor:
+        """The policies' deterministic actions at [S, B, O]."""
+        return self.distribution(observation).mode()
+
 
 class Critics(nn.Module):
     """C action-value functions for each of S seeds."""
 
-    def __init__(self, sizes: Sizes, hidden: tuple[int, ...], count: int, component: str) -> None:
+    def __init__(
+        self,
+        sizes: Sizes,
+        hidden: tuple[int, ...],
+        count: int,
+        component: str,
+        activation: Activation = torch.relu,
+    ) -> None:
         super().__init__()
         self.count = count
         self.body = StackedMlp(
@@ -237,6 +258,7 @@ class Critics(nn.Module):
                 for seed in sizes.seeds
                 for index in range(count)
             ],
+            activation,
         )
 
     def values(self, observation: Tensor, action: Tensor) -> Tensor:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from mabe_transfer import evaluate, weights
+from mabe_transfer.actors import SQUASHED_NORMAL, AnyActor, read
 from mabe_transfer.domains import Domain, from_facts
 from mabe_transfer.errors import UserError, unknown
-from mabe_transfer.networks import Actor, Sizes
 from mabe_transfer.worlds import world
 
 if TYPE_CHECKING:
@@ -27,13 +27,13 @@ class Policies:
 
     target: Domain
     seeds: tuple[int, ...]
-    actor: Actor
+    actor: AnyActor
 
     @torch.no_grad()
     def act(self, observation: Floats) -> Floats:
         """Deterministic actions [S, E, A] at observations [S, E, O]."""
         inputs = torch.from_numpy(np.asarray(observation, dtype=np.float32))
-        actions: Floats = self.actor.distribution(inputs).mode().numpy()
+        actions: Floats = self.actor.mode(inputs).numpy()
         return actions
 
     def act_one(self, seed: int) -> Callable[[Floats], Floats]:
@@ -63,20 +63,19 @@ def load(run: Path) -> Policies:
     """Read the policies of a finished run.
 
     Raises:
-        UserError: The folder holds no finished run.
+        UserError: The folder holds no finished run, or policies of a kind that is not known.
     """
     file = path(run)
     if not file.is_file():
         state = "an unfinished run" if (run / "config.json").is_file() else "no run"
         raise UserError(f"{run} holds {state}: {file} is missing.")
     tensors, facts = weights.load(file)
+    if facts.get("kind") != "policies":
+        raise UserError(f"{file}: holds no policies but {facts.get('kind')!r}.")
     target = from_facts(facts["target"], str(file))
-    shapes = [tensors[f"body.weights.{i}"].shape for i in range(len(tensors) // 2)]
     seeds = tuple(facts["seeds"])
-    sizes = Sizes(seeds=seeds, observation=shapes[0][1], action=shapes[-1][2] // 2)
-    actor = Actor(sizes, tuple(shape[2] for shape in shapes[:-1]), "policy")
-    actor.load_state_dict(tensors)
-    return Policies(target, seeds, actor)
+    head = facts.get("head", SQUASHED_NORMAL)  # older files, which say nothing, hold no other kind
+    return Policies(target, seeds, read(head, tensors, seeds, str(file)))
 
 
 def play(

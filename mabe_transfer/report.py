@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
+from mabe_transfer.evaluate import LAST
 from mabe_transfer.runs import write_text
 
 if TYPE_CHECKING:
@@ -45,14 +46,14 @@ def curves(histories: Mapping[str, History], path: Path, *, title: str, flat: st
         histories: Evaluations of each arm: updates and mean return over seeds.
         path: The picture, .png.
         title: Above it.
-        flat: The arm that does not train, drawn as a level.
+        flat: The arm whose updates are not the others', drawn as the level that it came to.
     """
     figure = Figure(figsize=(7.0, 4.2), layout="constrained")
     axes = figure.subplots()
     for (name, history), colour in zip(histories.items(), COLOURS, strict=False):
         updates, returns = zip(*history, strict=True)
         if name == flat:
-            level = sum(returns) / len(returns)
+            level = sum(returns[-LAST:]) / len(returns[-LAST:])
             axes.axhline(level, color=colour, linestyle="--", label=name)
         else:
             axes.plot(updates, returns, color=colour, label=name, linewidth=1.8)

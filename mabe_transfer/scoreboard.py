@@ -176,12 +176,11 @@ def _notes(outcome: Outcome, scores: Scores, printed: Printed | None) -> list[st
     machines = sorted({record.machine for record in outcome.records if record.machine})
     notes = [
         f"Data: {outcome.data}.",
-        f"Budget: {plan.updates:,} updates of {plan.batch} transitions for each seed; what only "
-        f"imitates takes the updates of its prior's fit. Seeds: "
+        f"Budget: {plan.updates:,} updates for each seed, of batches as each row has them. Seeds: "
         f"{', '.join(str(seed) for seed in outcome.seeds)}.",
         f"A number is the {kind}, mean +- standard deviation over seeds of the last {looks} "
-        f"evaluations (of a row that only imitates, {evaluate.LAST}) of {plan.episodes} episodes "
-        "each; in brackets stand bootstrap 95 % intervals, seeds drawn again within each task.",
+        f"evaluations of {plan.episodes} episodes each; in brackets stand bootstrap 95 % "
+        "intervals, seeds drawn again within each task.",
         f"Machine: {'; '.join(machines) or 'unknown'}.",
     ]
     if printed is not None and scores.normalised:

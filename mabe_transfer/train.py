@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mabe_transfer import evaluate, fitting, runs, weights
-from mabe_transfer.algorithms import Algorithm, Imitation
 from mabe_transfer.config import Json, to_json
 from mabe_transfer.domains import Domain, to_facts
-from mabe_transfer.learner import Learner, Parts, prior_act
+from mabe_transfer.learner import Learner
 from mabe_transfer.networks import Sizes
 from mabe_transfer.parts.trajectories import WholeRollouts
 from mabe_transfer.progress import Work
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from mabe_transfer.composition import Algorithm
     from mabe_transfer.transfer import Sources
 
 Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
@@ -38,14 +38,12 @@ class Schedule:
 
     Attributes:
         updates: Steps of each seed's policy: gradient steps, or steps on new trajectories.
-        batch: Transitions of a gradient step.
         evaluate_every: Updates between evaluations in the target environment.
         episodes: Episodes of an evaluation, for each seed.
         log_every: Updates between rows of metrics.
     """
 
     updates: int = 100_000
-    batch: int = 256
     evaluate_every: int = 5_000
     episodes: int = 10
     log_every: int = 500
@@ -113,10 +111,7 @@ class Trainer:
         try:
             self.folder.status("running")
             parts = fitting.fit(self.row, self.sources, self.sizes, self.folder.path)
-            if isinstance(self.row.policy, Imitation):
-                self._evaluate_prior(parts)
-            else:
-                self._learn(Learner(parts, self.schedule.batch))
+            self._learn(Learner(parts, self.row.batch))
             result = self.result()
             self.folder.status("complete", **result.summary)
         except (runs.Interrupted, KeyboardInterrupt):
@@ -176,7 +171,8 @@ class Trainer:
         if bad:
             raise runs.diverged(self.folder.path, bad, learner.updates)
         self.folder.log("metrics", learner.updates, row)
-        shown = [name for name in ("value", "model_return", "kl", "beta", "entropy") if name in row]
+        names = ("value", "model_return", "kl", "beta", "entropy", "likelihood")
+        shown = [name for name in names if name in row]
         return ", ".join(f"{name} {np.mean(row[name]):.3g}" for name in shown)
 
     def _require_finite(self, learner: Learner) -> None:
@@ -198,16 +194,6 @@ class Trainer:
         self.folder.log("evaluations", update, row)
         return float(means.mean())
 
-    def _evaluate_prior(self, parts: Parts) -> None:
-        """An imitation row: the prior is the policy, evaluated as often as a result needs."""
-        assert parts.prior is not None
-        self.folder.truncate(-1)
-        act = prior_act(parts.prior, self.sizes.device)
-        with Work(f"{self.row.name}: evaluating the prior", evaluate.LAST, "evaluations") as work:
-            for index in range(evaluate.LAST):
-                work.advance(1, f"return {self._evaluate(act, index):,.0f}")
-        self._save_policy(parts.prior.actor.state_dict())
-
     def _checkpoint(self, learner: Learner) -> None:
         path = runs.checkpoint_path(self.folder.path)
         weights.save(path, learner.state(), {"updates": learner.updates})
@@ -217,6 +203,7 @@ class Trainer:
         facts = {
             "kind": "policies",
             "row": self.row.name,
+            "head": self.row.head,
             "target": to_facts(self.sources.target),
             "seeds": list(self.sizes.seeds),
         }

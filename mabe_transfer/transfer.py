@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from mabe_transfer import domains
+from mabe_transfer.batches import Data
 from mabe_transfer.domains import Domain
 from mabe_transfer.errors import UserError
 from mabe_transfer.library import Dataset, open_dataset
 from mabe_transfer.transitions import relabel
 
 if TYPE_CHECKING:
-    from mabe_transfer.algorithms import Algorithm
+    from mabe_transfer.composition import Algorithm
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class Sources:
         assert found is not None
         return found
 
-    def rows(self, dataset: Dataset, device: torch.device) -> Tensor:
-        """Packed transitions with the target task's rewards, [N, O + A + 1 + O + 1].
+    def data(self, dataset: Dataset, device: torch.device) -> Data:
+        """Packed transitions with the target task's rewards, and where their episodes end.
 
         Read block by block, so that nothing but the result and one block is ever in memory.
         """
@@ -46,12 +46,15 @@ class Sources:
         same = dataset.domain.weights == weights
         width = 2 * store.layout.observation_size + store.layout.action_size + 2
         packed = torch.empty(store.rows, width, device=device)
+        ends = torch.zeros(store.rows, dtype=torch.bool, device=device)
         start = 0
         for block in store.stream(states=False, terms=not same):
             rewarded = block if same else relabel(block, weights)
             packed[start : start + len(block)] = torch.from_numpy(rewarded.packed())
+            ends[start : start + len(block)] = torch.from_numpy(block.terminals | block.timeouts)
             start += len(block)
-        return packed
+        ends[-1:] = True  # an open last episode ends there as well
+        return Data(packed, ends)
 
     def describe(self) -> list[str]:
         """What follows from the data, in sentences for the user."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from mabe_transfer.algorithms import (
+    ABM,
     ALGORITHMS,
+    AWR,
     BC,
     BRAC_P,
     BRAC_V,
@@ -17,32 +20,43 @@ from mabe_transfer.algorithms import (
     COMBO,
     CQL,
     EDAC,
+    IQL,
     MABE,
     MOBILE,
     MOPO,
     MOREL,
+    REBRAC,
     SAC,
-    Algorithm,
-    Imitation,
+    TD3_BC,
     algorithm,
 )
+from mabe_transfer.composition import Algorithm, Imitation
 from mabe_transfer.config import from_json, to_json, with_overrides
 from mabe_transfer.errors import UserError
 from mabe_transfer.parts.conservative import Conservative
 from mabe_transfer.parts.diversity import Diversity
 from mabe_transfer.parts.dynamics import Ensemble
 from mabe_transfer.parts.inconsistency import Inconsistency
-from mabe_transfer.parts.prior import Adaptive, Advantage, Fit, NormalisedQ, Unweighted
+from mabe_transfer.parts.mpo import Mpo
+from mabe_transfer.parts.prior import Adaptive, Fit, Network, Unweighted
 from mabe_transfer.parts.regulariser import Entropy, ExplicitKl
 from mabe_transfer.parts.rollouts import Rollouts
 from mabe_transfer.parts.sac import Sac
+from mabe_transfer.parts.td3 import Td3
 from mabe_transfer.parts.trajectories import WholeRollouts
 from mabe_transfer.parts.trust_region import Npg, Trpo
 from mabe_transfer.parts.uncertainty import Halt, StdPenalty
+from mabe_transfer.values import InSample, LambdaReturns
+from mabe_transfer.weighting import Advantage, Exponential, Indicator, NormalisedQ
 
 # policy, regulariser, dynamics, prior, uncertainty, starts from the prior, policy regularisation
 TABLE: dict[str, tuple[Any, ...]] = {
     "bc": (Imitation, None, None, Unweighted, None, False, "implicit KL"),
+    "awr": (Imitation, None, None, Adaptive, None, False, "implicit KL"),
+    "iql": (Imitation, None, None, Adaptive, None, False, "implicit KL"),
+    "abm": (Mpo, None, None, Adaptive, None, False, "implicit KL"),
+    "td3+bc": (Td3, None, None, None, None, False, "squared distance"),
+    "rebrac": (Td3, None, None, None, None, False, "squared distance"),
     "sac": (Sac, Entropy, None, None, None, False, "none"),
     "brac-v": (Sac, ExplicitKl, None, Unweighted, None, False, "explicit KL"),
     "brac-p": (Sac, ExplicitKl, None, Unweighted, None, False, "explicit KL"),
@@ -136,7 +150,10 @@ def test_mabe_without_prior_is_defined_as_mopo() -> None:
 
 
 def test_mabe_without_rl_is_its_prior() -> None:
-    assert ALGORITHMS["mabe-no-rl"].prior == MABE.prior
+    assert MABE.prior is not None
+    assert ALGORITHMS["mabe-no-rl"].prior == replace(MABE.prior, fit=Network())
+    one, other = Network(), Fit()
+    assert (one.rate, one.hidden) == (other.rate, other.hidden)
 
 
 def test_mopo_without_model_is_sac() -> None:
@@ -150,7 +167,7 @@ def test_brac_without_prior_is_sac() -> None:
 
 
 def test_brac_s_prior_alone_is_behaviour_cloning() -> None:
-    row = replace(BRAC_V, policy=Imitation(), regulariser=None)
+    row = replace(BRAC_V, policy=Imitation(), regulariser=None, prior=Unweighted(fit=Network()))
     assert replace(row, name=BC.name, paper=BC.paper) == BC
 
 
@@ -203,6 +220,45 @@ def test_mabe_weighs_as_the_paper_does() -> None:
     assert MABE.prior == Adaptive(weighting=NormalisedQ())
 
 
+def test_weightings_and_evaluations_are_those_of_their_papers() -> None:
+    assert AWR.prior == Adaptive(
+        weighting=Advantage(temperature=1.0, clip=20.0),
+        evaluation=LambdaReturns(mix=0.95),
+        fit=Network(rate=3e-4),
+    )
+    assert IQL.prior == Adaptive(
+        weighting=Exponential(inverse_temperature=3.0, clip=100.0),
+        evaluation=InSample(expectile=0.7, rate=3e-4, polyak=0.005),
+        fit=Network(rate=3e-4),
+        return_range=1000.0,
+    )
+    assert ABM.prior == Adaptive(weighting=Indicator(), evaluation=LambdaReturns())
+
+
+def test_rebrac_is_td3_with_cloning_in_other_numbers() -> None:
+    assert isinstance(REBRAC.policy, Td3)
+    policy = replace(
+        REBRAC.policy,
+        hidden=(256, 256),
+        policy_rate=3e-4,
+        critic_rate=3e-4,
+        value_weight=2.5,
+        policy_penalty=1.0,
+        critic_penalty=0.0,
+        averaged=True,
+        standardised=True,
+        normalised_critics=False,
+    )
+    row = replace(REBRAC, policy=policy, batch=256, name=TD3_BC.name, paper=TD3_BC.paper)
+    assert row == TD3_BC
+
+
+@pytest.mark.parametrize("row", [ABM, BC, SAC, TD3_BC])
+def test_kind_of_policy_follows_from_the_row(row: Algorithm) -> None:
+    expected = "deterministic" if row.name == "td3+bc" else "squashed-normal"
+    assert row.head == expected
+
+
 # -- rows that make no sense ---------------------------------------------------------------------
 
 
@@ -211,18 +267,28 @@ def test_mabe_weighs_as_the_paper_does() -> None:
     [
         (SAC, {"regulariser": ExplicitKl()}, "regulariser ExplicitKl needs a prior"),
         (BC, {"prior": None}, "policy Imitation needs a prior"),
+        (ABM, {"prior": None}, "policy Mpo needs a prior"),
         (BC, {"regulariser": Entropy()}, "policy Imitation takes no regulariser"),
+        (TD3_BC, {"regulariser": Entropy()}, "policy Td3 takes no regulariser"),
+        (TD3_BC, {"prior": Unweighted()}, "policy Td3 takes no prior"),
+        (
+            TD3_BC,
+            {"dynamics": Ensemble(), "rollouts": Rollouts()},
+            "policy Td3 clones the data's actions, so it takes no dynamics",
+        ),
         (
             BC,
             {"dynamics": Ensemble(), "rollouts": Rollouts()},
             "policy Imitation takes no dynamics",
         ),
+        (BC, {"prior": Unweighted()}, "policy Imitation trains its prior itself"),
+        (BRAC_V, {"prior": Unweighted(fit=Network())}, "a prior is fitted before the policy"),
         (SAC, {"start_from_prior": True}, "start_from_prior needs a prior"),
-        (BC, {"start_from_prior": True}, "start_from_prior needs a policy that is trained"),
+        (BC, {"start_from_prior": True}, "start_from_prior needs policy Sac, Mpo, Trpo or Npg"),
         (
             MABE,
             {"prior": Unweighted(fit=Fit(hidden=(8,)))},
-            "start_from_prior needs a policy that is trained, with the prior's hidden widths",
+            "start_from_prior needs policy Sac, Mpo, Trpo or Npg, with the prior's hidden widths",
         ),
         (SAC, {"regulariser": None}, "policy Sac needs a regulariser"),
         (SAC, {"uncertainty": StdPenalty()}, "uncertainty needs dynamics"),
@@ -273,7 +339,7 @@ def test_mabe_weighs_as_the_paper_does() -> None:
         (
             BREMEN,
             {"policy": Trpo(hidden=(8,))},
-            "start_from_prior needs a policy that is trained, with the prior's hidden widths",
+            "start_from_prior needs policy Sac, Mpo, Trpo or Npg, with the prior's hidden widths",
         ),
         (
             MOREL,
@@ -290,8 +356,13 @@ def test_mabe_weighs_as_the_paper_does() -> None:
 def test_row_that_makes_no_sense_is_refused_with_both_columns(
     row: Algorithm, changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(UserError, match=f"^The row '{row.name}' makes no sense: {message}"):
+    start = re.escape(f"The row '{row.name}' makes no sense: {message}")
+    with pytest.raises(UserError, match=f"^{start}"):
         replace(row, **changes)
+
+
+def test_mpo_may_start_from_its_prior() -> None:
+    assert with_overrides(ABM, {"start_from_prior": "true"}).start_from_prior
 
 
 def test_override_of_a_row_is_checked_like_a_row() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mabe_transfer import losses
+from mabe_transfer import advantages
 from mabe_transfer.baseline import Baseline, ValueBaseline
 from mabe_transfer.networks import Sizes
 
@@ -25,7 +25,7 @@ def advantage(
     def column(numbers: list[float]) -> Tensor:
         return torch.tensor(numbers)[None, :, None]
 
-    found = losses.generalised_advantage(
+    found = advantages.generalised_advantage(
         column([1.0, 2.0, 3.0, 4.0]),
         discount * (1.0 - column(terminal)),
         column([1.0, 2.0, 3.0, 4.0, 5.0]),
@@ -71,15 +71,15 @@ def test_numbers_after_the_end_reach_no_advantage() -> None:
     reward, value = torch.ones(shape), torch.zeros(1, 4, 1)
     reward[0, 2], value[0, 3] = float("nan"), float("nan")
     alive = torch.tensor([YES, YES, NO]).view(shape)
-    found = losses.generalised_advantage(reward, torch.ones(shape), value, alive, 1.0)
+    found = advantages.generalised_advantage(reward, torch.ones(shape), value, alive, 1.0)
     assert found.flatten().tolist() == [2.0, 1.0, 0.0]
 
 
 def test_surrogate_and_mean_count_only_what_is_alive() -> None:
     alive = torch.tensor([[YES, YES, NO]])
     ratio, gain = torch.tensor([[1.0, 3.0, float("inf")]]), torch.tensor([[4.0, 2.0, 9.0]])
-    assert losses.surrogate(ratio, gain, alive).tolist() == [5.0]
-    assert losses.masked_mean(gain, alive).tolist() == [3.0]
+    assert advantages.surrogate(ratio, gain, alive).tolist() == [5.0]
+    assert advantages.masked_mean(gain, alive).tolist() == [3.0]
 
 
 # -- the value -----------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TINY = (
-    "--set", "prior.fit.updates=5", "--set", "prior.fit.hidden=[8,8]",
+    "--set", "prior.fit.hidden=[8,8]",
     "--set", "policy.hidden=[8,8]", "--threads", "1", "--device", "cpu",
 )  # fmt: skip
 
@@ -141,11 +141,11 @@ def test_matrix_has_every_row_on_every_dataset_in_d4rl_s_physics(
 def test_override_reaches_the_rows_that_have_its_part(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    changes = {"prior.fit.updates": "7", "uncertainty.weight": "5"}
+    changes = {"prior.fit.rate": "0.007", "uncertainty.weight": "5"}
     found = cells_of(plan(overrides=changes), monkeypatch, tmp_path)
     by_row = {cell.label: cell.algorithm for cell in found.cells}
     assert by_row["bc"].prior is not None
-    assert by_row["bc"].prior.fit.updates == 7
+    assert by_row["bc"].prior.fit.rate == 0.007
     assert by_row["mopo"].prior is None
     assert by_row["mopo"].uncertainty == StdPenalty(weight=5.0)
 

@@ -388,7 +388,7 @@ def test_names_of_d4rl_stand_where_a_training_takes_datasets(release: Path) -> N
     assert found.target == HOPPER
     assert [found.real.name, found.prior.name if found.prior else ""] == list(names)
     backward = transfer.sources(MABE, *names, "hopper-d4rl-backward")
-    rows = backward.rows(found.real, torch.device("cpu"))
+    rows = backward.data(found.real, torch.device("cpu")).rows
     assert (rows[:, 14].numpy() != found.real.store.load().rewards).all()
 
 

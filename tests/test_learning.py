@@ -20,13 +20,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from mabe_transfer.algorithms import ALGORITHMS, Imitation
+from mabe_transfer.algorithms import ALGORITHMS
 from mabe_transfer.baseline import Baseline
-from mabe_transfer.learner import Learner, Parts, prior_act
+from mabe_transfer.composition import Imitation
+from mabe_transfer.learner import Learner, Parts
 from mabe_transfer.networks import Actor, Sizes
 from mabe_transfer.parts.conservative import Conservative
 from mabe_transfer.parts.dynamics import Ensemble, EnsembleModel
-from mabe_transfer.parts.prior import Adaptive, BehaviourPrior, Fit, Unweighted
+from mabe_transfer.parts.mpo import Mpo
+from mabe_transfer.parts.prior import Adaptive, BehaviourPrior, Fit, Network, Unweighted
 from mabe_transfer.parts.regulariser import Entropy, ExplicitKl
 from mabe_transfer.parts.rollouts import Rollouts
 from mabe_transfer.parts.sac import Sac
@@ -37,7 +39,7 @@ from mabe_transfer.parts.uncertainty import Halt
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mabe_transfer.algorithms import Algorithm
+    from mabe_transfer.composition import Algorithm
 
 THRESHOLD = 0.9
 SEEDS = (0, 1)
@@ -96,6 +98,7 @@ POLICY: dict[str, Any] = {
     "discount": 0.8,
     "polyak": 0.05,
 }
+NETWORK = Network(rate=FIT.rate, hidden=FIT.hidden)
 PARTS: dict[str, Any] = {
     "dynamics": Ensemble(
         members=3, elites=2, hidden=(32,), rate=5e-3, batch=64, max_epochs=8, weight_decay=()
@@ -111,7 +114,8 @@ def small(name: str, **changes: Any) -> Algorithm:
     if isinstance(row.policy, Sac):
         parts["policy"] = replace(row.policy, **POLICY)
     if row.prior is not None:
-        parts["prior"] = replace(row.prior, fit=FIT)
+        fit = NETWORK if isinstance(row.policy, Imitation) else FIT
+        parts["prior"] = replace(row.prior, fit=fit)
     return replace(row, **parts | changes)
 
 
@@ -135,13 +139,14 @@ def fitted_model(config: Ensemble) -> EnsembleModel:
 
 def learned(row: Algorithm, updates: int = 150, data: Tensor = D1) -> Callable[[Any], Any]:
     """Fit a row's parts and train its policies."""
-    prior = None if row.prior is None else fitted_prior(row.prior)
     model = None if row.dynamics is None else fitted_model(row.dynamics)
+    prior, demonstrated, real = None, None, data
     if isinstance(row.policy, Imitation):
-        assert prior is not None
-        return prior_act(prior, torch.device("cpu"))
-    demonstrated = None if prior is None else D2
-    parts = Parts(row, SIZES, cast("Any", Line()), data, demonstrated, model, prior)
+        assert row.prior is not None
+        prior, demonstrated, real = row.prior.build(SIZES), D2, D2
+    elif row.prior is not None:
+        prior, demonstrated = fitted_prior(row.prior), D2
+    parts = Parts(row, SIZES, cast("Any", Line()), real, demonstrated, model, prior)
     learner = Learner(parts, 64)
     for _ in range(updates):
         learner.step()
@@ -175,9 +180,37 @@ def acting(actor: Actor) -> Callable[[Any], Any]:
     return act
 
 
+def weighing(name: str, **changes: Any) -> Algorithm:
+    """A small row whose prior weighs its data, at the line's discount and with quick critics."""
+    prior = ALGORITHMS[name].prior
+    assert isinstance(prior, Adaptive)
+    evaluation = replace(prior.evaluation, rate=3e-3)
+    fit = NETWORK if isinstance(ALGORITHMS[name].policy, Imitation) else FIT
+    quick = replace(prior, evaluation=evaluation, discount=0.8, fit=fit)
+    return small(name, prior=replace(quick, **changes))
+
+
+QUICK: dict[str, Any] = {
+    "hidden": (32, 32), "critic_rate": 3e-3, "discount": 0.8, "polyak": 0.05,
+}  # fmt: skip
+ABM = weighing("abm")
+TD3_BC = ALGORITHMS["td3+bc"]
+REBRAC = ALGORITHMS["rebrac"]
+
+
 @pytest.mark.parametrize(
     "row",
     [
+        weighing("awr"),
+        weighing("iql", return_range=50.0),  # the line's episodes are one step long
+        replace(ABM, policy=Mpo(policy_rate=3e-3, every=20, trust=0.1, **QUICK)),
+        replace(TD3_BC, policy=replace(cast("Any", TD3_BC.policy), policy_rate=3e-3, **QUICK)),
+        replace(
+            REBRAC,
+            policy=replace(
+                cast("Any", REBRAC.policy), policy_rate=1e-3, policy_penalty=0.1, **QUICK
+            ),
+        ),
         small("bc"),
         small("sac", regulariser=QUIET),
         small("brac-v", regulariser=ExplicitKl(weight=0.1)),
@@ -194,7 +227,7 @@ def acting(actor: Actor) -> Callable[[Any], Any]:
     ids=lambda row: row.name,
 )
 def test_row_learns_to_push_towards_the_middle(row: Algorithm) -> None:
-    assert (score(learned(row)) > THRESHOLD).all()
+    assert (score(learned(row, 200)) > THRESHOLD).all()
 
 
 BASELINE = Baseline(hidden=(32, 32), rate=3e-3, updates=10, batch=128, discount=0.8)
@@ -210,17 +243,19 @@ def test_morel_learns_to_push_towards_the_middle() -> None:
 
 
 def test_bremen_learns_to_push_towards_the_middle_from_a_prior_that_does_not() -> None:
-    prior = Unweighted(fit=replace(FIT, updates=30))
-    row = small("bremen", policy=TRPO, rollouts=WHOLE, prior=prior)
-    before = score(learned(small("bc", prior=prior)))
+    fit = replace(FIT, updates=30)
+    row = small("bremen", policy=TRPO, rollouts=WHOLE, prior=Unweighted(fit=fit))
+    before = score(learned(small("bc"), fit.updates))
     assert (before < 0.6).all()
     assert (score(learned(row, updates=20)) > THRESHOLD).all()
 
 
 def test_learning_improves_on_the_prior_that_it_starts_from() -> None:
-    prior = Adaptive(fit=replace(FIT, updates=30))
+    fit = replace(FIT, updates=30)
+    prior = Adaptive(fit=fit)
     row = small("mabe", prior=prior, regulariser=ExplicitKl(weight=0.02))
-    before = score(learned(small("mabe-no-rl", prior=prior)))
+    alone = small("mabe-no-rl", prior=replace(prior, fit=NETWORK))
+    before = score(learned(alone, fit.updates))
     assert (score(learned(row)) > before + 0.05).all()
 
 
@@ -239,5 +274,5 @@ def test_heavy_weight_keeps_the_policy_at_its_prior() -> None:
     row = small("brac-v", regulariser=ExplicitKl(weight=1e4))
     position = np.linspace(-2.0, 2.0, 21).reshape(1, 21, 1).repeat(2, axis=0)
     heavy = learned(replace(row, start_from_prior=True))(position)
-    prior = learned(small("bc"))(position)
+    prior = learned(small("bc"), FIT.updates)(position)
     np.testing.assert_allclose(heavy, prior, atol=0.2)

@@ -181,3 +181,113 @@ def test_column_where_a_row_is_meant_is_refused() -> None:
         losses.td_loss(torch.zeros(2, 3, 4), torch.zeros(2, 3))
     with pytest.raises(AssertionError):
         losses.weighted_likelihood(row, column)
+
+
+# -- returns of recorded episodes ----------------------------------------------------------------
+
+REWARD = torch.tensor([1.0, 2.0, 3.0, 10.0, 20.0])
+ENDS = torch.tensor([False, False, True, False, True])  # 3 steps that the clock ended, then 2
+DISCOUNT = torch.tensor([0.5, 0.5, 0.5, 0.5, 0.0])  # the second episode ends in a terminal state
+AHEAD = torch.tensor([[4.0, 8.0, 16.0, 32.0, 64.0]])  # V(s')
+
+
+@pytest.mark.parametrize(
+    ("mix", "expected"),
+    [
+        (0.0, [1.0 + 2.0, 2.0 + 4.0, 3.0 + 8.0, 10.0 + 16.0, 20.0]),
+        (1.0, [1.0 + 0.5 * 7.5, 2.0 + 0.5 * 11.0, 11.0, 10.0 + 0.5 * 20.0, 20.0]),
+        # 11; 2 + 0.5 (4 + 5.5) = 6.75; 1 + 0.5 (2 + 3.375) = 3.6875; 10 + 0.5 (16 + 10) = 23
+        (0.5, [3.6875, 6.75, 11.0, 23.0, 20.0]),
+    ],
+)
+def test_lambda_returns_by_hand(mix: float, expected: list[float]) -> None:
+    found = losses.lambda_returns(REWARD, DISCOUNT, AHEAD, ENDS, mix)
+    assert found[0].tolist() == pytest.approx(expected)
+
+
+def test_lambda_returns_are_those_of_the_recursion() -> None:
+    generator = torch.Generator().manual_seed(0)
+    reward, ahead = torch.randn(97, generator=generator), torch.randn(2, 97, generator=generator)
+    ends = torch.rand(97, generator=generator) < 0.1
+    ends[-1] = True
+    discount = 0.99 * (torch.rand(97, generator=generator) < 0.95).float()
+    found = losses.lambda_returns(reward, discount, ahead, ends, 0.9)
+    after = torch.zeros(2)
+    for row in reversed(range(97)):
+        mixed = ahead[:, row] if ends[row] else 0.1 * ahead[:, row] + 0.9 * after
+        after = reward[row] + discount[row] * mixed
+        torch.testing.assert_close(found[:, row], after)
+
+
+# -- MPO -----------------------------------------------------------------------------------------
+
+
+def minimiser(value: Tensor, bound: float) -> float:
+    """The temperature at which the dual is smallest, found on a fine grid of its logarithm."""
+    grid = torch.linspace(-4.0, 4.0, 8001, dtype=torch.float64)
+    duals = losses.temperature_dual(value.expand(len(grid), -1, -1), grid, bound)
+    return float(grid[duals.argmin()].exp())
+
+
+def test_temperature_dual_by_hand() -> None:
+    value = torch.log(torch.tensor([[[1.0], [3.0]]]))
+    found = losses.temperature_dual(value, torch.zeros(1), 0.25)
+    assert float(found) == pytest.approx(0.25 + math.log(2.0))
+
+
+def test_dual_is_smallest_where_the_weights_lie_the_bound_from_uniform() -> None:
+    value = torch.randn(1, 6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    temperature = minimiser(value, 0.2)
+    weight = torch.softmax(value / temperature, dim=1)
+    divergence = (weight * torch.log(6 * weight)).sum(1).mean()
+    assert float(divergence) == pytest.approx(0.2, abs=1e-3)
+
+
+def test_best_temperature_of_normal_values_is_its_closed_form() -> None:
+    """For Q ~ N(0, s^2) the dual is eta bound + s^2 / (2 eta), smallest at s / sqrt(2 bound)."""
+    quantile = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
+    value = 2.0 * torch.special.ndtri(quantile)[None, :, None]
+    assert minimiser(value, 0.1) == pytest.approx(2.0 / math.sqrt(0.2), rel=0.01)
+
+
+def test_descent_of_the_dual_comes_to_the_numerical_minimiser() -> None:
+    value = torch.randn(1, 20, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    log_temperature = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    adam = torch.optim.Adam([log_temperature], lr=2e-2)
+    for _ in range(300):
+        adam.zero_grad()
+        torch.autograd.backward(losses.temperature_dual(value, log_temperature, 0.1).sum())
+        adam.step()
+    assert float(log_temperature.detach().exp()) == pytest.approx(minimiser(value, 0.1), rel=5e-3)
+
+
+def test_sampled_likelihood_by_hand() -> None:
+    log_prob = torch.tensor([[[-1.0, -2.0], [-3.0, -4.0]]])
+    weight = torch.tensor([[[0.25, 1.0], [0.75, 0.0]]])
+    assert losses.sampled_likelihood(log_prob, weight).tolist() == [0.5 * (0.25 + 2.25 + 2.0)]
+
+
+# -- cloning -------------------------------------------------------------------------------------
+
+
+def test_squared_distance_is_averaged_or_added_up() -> None:
+    action, other = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.5]])
+    assert losses.squared_distance(action, other, averaged=True).tolist() == [0.625]
+    assert losses.squared_distance(action, other, averaged=False).tolist() == [1.25]
+
+
+def test_cloning_loss_by_hand_divides_by_the_mean_magnitude() -> None:
+    value, distance = torch.tensor([[6.0, -2.0]]), torch.tensor([[0.5, 1.5]])
+    found = losses.cloning_loss(value, distance, 2.5, 0.1)
+    assert found.tolist() == pytest.approx([0.1 * 1.0 - 2.5 * 2.0 / 4.0])
+
+
+def test_mean_magnitude_of_the_value_is_a_number_and_not_a_path_of_the_gradient() -> None:
+    value = torch.tensor([[6.0, -2.0]], requires_grad=True)
+    torch.autograd.backward(losses.cloning_loss(value, torch.zeros(1, 2), 1.0, 1.0).sum())
+    assert value.grad is not None
+    assert value.grad.tolist() == [[-0.125, -0.125]]
+
+
+def test_batch_without_weight_gives_no_likelihood_and_no_nan() -> None:
+    assert losses.weighted_likelihood(torch.ones(1, 3), torch.zeros(1, 3)).tolist() == [0.0]

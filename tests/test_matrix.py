@@ -15,14 +15,14 @@ import torch
 
 from mabe_transfer import collect as collecting
 from mabe_transfer import domains, matrix, outcome, published, runs, scoreboard
-from mabe_transfer.algorithms import BC, BRAC_V, SAC, Algorithm
+from mabe_transfer.algorithms import BC, BRAC_V, SAC
 from mabe_transfer.behaviour import RandomPolicy
 from mabe_transfer.errors import UserError
 from mabe_transfer.learner import Learner
 from mabe_transfer.matrix import Cell, Matrix
 from mabe_transfer.outcome import Outcome, Record
 from mabe_transfer.parts.dynamics import EnsembleModel
-from mabe_transfer.parts.prior import BehaviourPrior, Fit, Unweighted
+from mabe_transfer.parts.prior import BehaviourPrior, Fit, Network, Unweighted
 from mabe_transfer.parts.sac import Sac
 from mabe_transfer.train import Schedule
 
@@ -30,12 +30,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from mabe_transfer.composition import Algorithm
+
 FIT = Fit(updates=5, batch=16, hidden=(8, 8))
 POLICY = Sac(hidden=(8, 8))
 TINY_SAC = replace(SAC, policy=POLICY)
-TINY_BC = replace(BC, prior=Unweighted(fit=FIT))
+TINY_BC = replace(BC, batch=16, prior=Unweighted(fit=Network(hidden=(8, 8))))
 TINY_BRAC = replace(BRAC_V, policy=POLICY, prior=Unweighted(fit=FIT))
-SHORT = Schedule(updates=6, batch=16, evaluate_every=3, episodes=1, log_every=3)
+SHORT = Schedule(updates=6, evaluate_every=3, episodes=1, log_every=3)
 CPU = torch.device("cpu")
 
 

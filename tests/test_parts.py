@@ -13,21 +13,15 @@ from torch import Tensor, nn
 from mabe_transfer.dual import DualWeight
 from mabe_transfer.errors import UserError
 from mabe_transfer.networks import Sizes, SquashedNormal, Streams
-from mabe_transfer.parts import Batch, unpack
+from mabe_transfer.parts import Batch, Data, unpack
 from mabe_transfer.parts.dynamics import Ensemble, EnsembleModel
-from mabe_transfer.parts.prior import (
-    Adaptive,
-    Advantage,
-    BehaviourPrior,
-    Evaluator,
-    Fit,
-    NormalisedQ,
-    Unweighted,
-)
+from mabe_transfer.parts.prior import Adaptive, BehaviourPrior, Fit, Network, Unweighted
 from mabe_transfer.parts.regulariser import Entropy, ExplicitKl
 from mabe_transfer.parts.rollouts import RolloutPool, Rollouts
 from mabe_transfer.parts.sac import Sac, SacLearner
 from mabe_transfer.parts.uncertainty import Disagreement, StdPenalty
+from mabe_transfer.values import InSample
+from mabe_transfer.weighting import Advantage, NormalisedQ
 
 
 def sizes(*seeds: int, observation: int = 2, action: int = 1) -> Sizes:
@@ -336,16 +330,18 @@ def rows_with(reward: Tensor) -> Tensor:
 def test_scale_of_rewards_is_the_largest_or_else_the_largest_magnitude(
     reward: list[float], scale: float
 ) -> None:
-    found = Evaluator(sizes(), Adaptive(), Fit(hidden=(8,)), rows_with(torch.tensor(reward)))
+    found = Adaptive(fit=Network(hidden=(8,))).build(sizes())
+    found.look_at(Data(rows_with(torch.tensor(reward))))
     assert found.scale == pytest.approx(scale)
 
 
 @pytest.mark.parametrize("offset", [1.0, -2.0])
 def test_better_action_never_weighs_less_whatever_the_sign_of_the_rewards(offset: float) -> None:
     rows = rows_with(torch.tensor([0.0, 0.5, 1.0]) + offset)
-    found = Evaluator(sizes(), Adaptive(), Fit(hidden=(8,)), rows)
+    found = Adaptive(fit=Network(hidden=(8,))).build(sizes())
+    found.look_at(Data(rows))
     q = torch.tensor([[10.0, 20.0, 30.0]])
-    weights = found.config.weighting.weigh(q, torch.zeros(1, 3), 0.99, found.scale)[0].tolist()
+    weights = NormalisedQ().weigh(q, torch.zeros(1, 3), 0.99, found.scale)[0].tolist()
     assert weights[0] < weights[1] < weights[2]
 
 
@@ -361,7 +357,8 @@ def test_adaptive_prior_prefers_the_better_action(weighting: NormalisedQ | Advan
     fit = Fit(updates=200, rate=5e-3, batch=32, hidden=(16,))
     flat = Unweighted(fit=fit).build(sizes())
     flat.fit(rows)
-    adaptive = Adaptive(fit=fit, weighting=weighting, polyak=0.1).build(sizes())
+    evaluation = InSample(polyak=0.1)
+    adaptive = Adaptive(fit=fit, weighting=weighting, evaluation=evaluation).build(sizes())
     adaptive.fit(rows)
     assert fitted_mean(flat) == pytest.approx(0.0, abs=0.15)
     assert fitted_mean(adaptive) > 0.3
@@ -388,11 +385,10 @@ def test_evaluator_learns_the_discounted_value_of_the_behaviour() -> None:
     size = sizes(0)
     state = torch.zeros(1, 16, 2)
     action = 0.1 * normal(0, 1, 16, 1)
-    config = Adaptive(discount=0.5, polyak=0.1, fit=Fit(hidden=(16,)))
+    config = InSample(polyak=0.1, rate=1e-2)
     for terminal, expected in ((0.0, 2.0), (1.0, 1.0)):
-        found = Evaluator(size, config, config.fit, rows_with(torch.ones(3)))
+        found = config.build(size, (16,), 0.5)
         data = Batch(state, action, torch.ones(1, 16), state, torch.full((1, 16), terminal), 16)
-        found.adam.param_groups[0]["lr"] = 1e-2
         for _ in range(150):
             found.update(data)
         with torch.no_grad():
@@ -404,8 +400,10 @@ def test_evaluator_learns_the_discounted_value_of_the_behaviour() -> None:
 
 def test_weights_of_the_prior_carry_no_gradient() -> None:
     size = sizes(0)
-    found = Evaluator(size, Adaptive(), Fit(hidden=(8,)), rows_with(torch.ones(3)))
-    assert not found.update(batch(size)).requires_grad
+    found = Adaptive(fit=Network(hidden=(8,))).build(size)
+    weight, metrics = found._weigh(batch(size))
+    assert not weight.requires_grad
+    assert not any(value.requires_grad for value in metrics.values())
 
 
 def test_prior_of_a_seed_is_the_same_alone_and_among_three() -> None:

@@ -17,33 +17,42 @@ import torch
 from torch import Tensor
 
 from mabe_transfer.algorithms import (
+    ABM,
+    AWR,
+    BC,
     BRAC_P,
     BRAC_V,
     BREMEN,
     COMBO,
     CQL,
     EDAC,
+    IQL,
     MABE,
     MOBILE,
     MOPO,
     MOREL,
+    REBRAC,
     SAC,
-    Algorithm,
+    TD3_BC,
 )
 from mabe_transfer.baseline import Baseline
-from mabe_transfer.learner import Learner, Parts, prior_act
+from mabe_transfer.composition import Algorithm, Imitation
+from mabe_transfer.learner import Learner, Parts
 from mabe_transfer.networks import Sizes
 from mabe_transfer.parts.conservative import Conservative
 from mabe_transfer.parts.diversity import Diversity
 from mabe_transfer.parts.dynamics import Ensemble, EnsembleModel
 from mabe_transfer.parts.inconsistency import Inconsistency
-from mabe_transfer.parts.prior import Adaptive, BehaviourPrior, Fit, NormalisedQ, Unweighted
+from mabe_transfer.parts.prior import Adaptive, BehaviourPrior, Fit, Network, Unweighted
 from mabe_transfer.parts.regulariser import Entropy, ExplicitKl
 from mabe_transfer.parts.rollouts import Rollouts
 from mabe_transfer.parts.sac import Sac
+from mabe_transfer.parts.td3 import Td3
 from mabe_transfer.parts.trajectories import WholeRollouts
 from mabe_transfer.parts.trust_region import Npg, Solver, Trpo
 from mabe_transfer.parts.uncertainty import Disagreement, Halt, StdPenalty
+from mabe_transfer.values import LambdaReturns
+from mabe_transfer.weighting import Advantage, Exponential, NormalisedQ
 
 UPDATES = 20
 FIT = Fit(updates=10, batch=16, hidden=(16,))
@@ -72,12 +81,13 @@ def rows(count: int, seed: int) -> Tensor:
 
 
 REAL, DEMONSTRATED = rows(200, 0), rows(150, 1)
+ENDS = torch.arange(200) % 10 == 9  # the last of every ten rows
 
 
 @cache  # learning leaves fitted parts as they are, which is tested below
 def fitted_prior(config: Unweighted | Adaptive, sizes: Sizes) -> BehaviourPrior:
     prior = config.build(sizes)
-    prior.fit(DEMONSTRATED)
+    prior.fit(DEMONSTRATED, ENDS[:150])
     return prior
 
 
@@ -90,10 +100,16 @@ def fitted_model(config: Ensemble, sizes: Sizes) -> EnsembleModel:
 
 def learner(row: Algorithm, *seeds: int) -> Learner:
     sizes = Sizes(seeds=seeds or (0,), observation=2, action=1)
+    if isinstance(row.policy, Imitation):
+        assert row.prior is not None
+        prior: BehaviourPrior | None = row.prior.build(sizes)
+        world = cast("Any", Ring())
+        return Learner(Parts(row, sizes, world, DEMONSTRATED, None, None, prior, ENDS[:150]), 32)
     prior = None if row.prior is None else fitted_prior(row.prior, sizes)
     model = None if row.dynamics is None else fitted_model(row.dynamics, sizes)
     demonstrated = None if prior is None else DEMONSTRATED
-    return Learner(Parts(row, sizes, cast("Any", Ring()), REAL, demonstrated, model, prior), 32)
+    parts = Parts(row, sizes, cast("Any", Ring()), REAL, demonstrated, model, prior, ENDS)
+    return Learner(parts, 32)
 
 
 def after_updates(row: Algorithm, *seeds: int) -> dict[str, Tensor]:
@@ -101,18 +117,27 @@ def after_updates(row: Algorithm, *seeds: int) -> dict[str, Tensor]:
     found = learner(row, *seeds)
     for _ in range(UPDATES):
         found.step()
-    names = ("policy/policy/", "policy/critics/", "policy/targets/")
+    names = ("policy/policy/", "policy/critics/", "policy/targets/", "policy/target_policy/")
     return {name: t for name, t in found.state().items() if name.startswith(names)}
+
+
+def fit_of(row: Algorithm) -> Fit | Network:
+    """How a small row's prior learns."""
+    if isinstance(row.policy, Imitation):
+        return Network(rate=FIT.rate, hidden=FIT.hidden)
+    return FIT
 
 
 def small(row: Algorithm, **changes: Any) -> Algorithm:
     """A row with small networks and short rollouts."""
-    assert isinstance(row.policy, Sac)
-    parts: dict[str, Any] = {"policy": replace(row.policy, hidden=(16,))}
+    policy: Any = row.policy
+    if not isinstance(policy, Imitation):
+        policy = replace(policy, hidden=(16,))
+    parts: dict[str, Any] = {"policy": policy}
     if row.dynamics is not None:
         parts |= {"dynamics": MODEL, "rollouts": ROLLOUTS}
     if row.prior is not None:
-        parts["prior"] = replace(row.prior, fit=FIT)
+        parts["prior"] = replace(row.prior, fit=fit_of(row))
     return replace(row, **parts | changes)
 
 
@@ -135,6 +160,7 @@ TRPO = Trpo(hidden=(16,), baseline=BASELINE, solver=SOLVER)
 WHOLE = WholeRollouts(horizon=3, starts=20)
 SMALL_MOREL = small(MOREL, policy=NPG, rollouts=WHOLE)
 SMALL_BREMEN = small(BREMEN, policy=TRPO, rollouts=WHOLE)
+DIRECT = [small(row) for row in (AWR, IQL, ABM, TD3_BC, REBRAC)]
 NO_ENTROPY = Entropy(initial=0.0, automatic=False)
 SMALL_SAC = small(SAC)
 
@@ -216,7 +242,8 @@ def test_bremen_starts_at_the_mode_of_its_prior_and_morel_does_not_know_one() ->
     found = learner(SMALL_BREMEN)
     assert found.parts.prior is not None
     observation = np.random.default_rng(0).standard_normal((1, 5, 2))
-    cloned = prior_act(found.parts.prior, torch.device("cpu"))(observation)
+    inputs = torch.from_numpy(observation).float()
+    cloned = found.parts.prior.act(inputs).numpy()
     np.testing.assert_array_equal(found.act(observation), cloned)
     assert learner(SMALL_MOREL).parts.demonstrated is None
 
@@ -309,13 +336,72 @@ def test_adaptive_prior_at_infinite_temperature_is_the_flat_prior() -> None:
     flat = Unweighted(fit=FIT).build(sizes)
     adaptive.fit(DEMONSTRATED)
     flat.fit(DEMONSTRATED)
-    for name, tensor in flat.state().items():
-        assert torch.equal(tensor, adaptive.state()[name])
+    for name, tensor in flat.policy_state().items():
+        assert torch.equal(tensor, adaptive.policy_state()[name])
 
 
 def test_mabe_at_infinite_temperature_is_mabe_with_the_flat_prior() -> None:
     infinite = Adaptive(fit=FIT, weighting=NormalisedQ(temperature=math.inf))
     assert_same(small(MABE, prior=infinite), small(MABE, prior=Unweighted(fit=FIT)))
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [Unweighted(), Adaptive(), Adaptive(evaluation=LambdaReturns(refresh=4))],
+    ids=["flat", "adaptive", "returns"],
+)
+def test_imitation_is_its_prior_fitted_beforehand(prior: Unweighted | Adaptive) -> None:
+    sizes = Sizes(seeds=(0, 1), observation=2, action=1)
+    fitted = replace(prior, fit=FIT).build(sizes)
+    fitted.fit(DEMONSTRATED)
+    row = replace(BC, prior=replace(prior, fit=fit_of(BC)), batch=FIT.batch)
+    assert row.prior is not None
+    own = row.prior.build(sizes)
+    parts = Parts(row, sizes, cast("Any", Ring()), DEMONSTRATED, DEMONSTRATED, None, own)
+    found = Learner(parts, row.batch)
+    for _ in range(FIT.updates):
+        found.step()
+    one, other = fitted.state(), found.policy.state()
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("row", "weighting"),
+    [
+        (IQL, Exponential(inverse_temperature=0.0)),
+        (AWR, Advantage(temperature=math.inf)),
+    ],
+    ids=["iql", "awr"],
+)
+def test_weighted_imitation_without_weights_is_behaviour_cloning(
+    row: Algorithm, weighting: Any
+) -> None:
+    assert isinstance(row.prior, Adaptive)
+    flat = replace(row, prior=replace(row.prior, weighting=weighting, fit=fit_of(BC)))
+    assert_same(flat, small(BC))
+    weighted = after_updates(small(row))
+    assert any(not torch.equal(weighted[name], t) for name, t in after_updates(small(BC)).items())
+
+
+def test_rebrac_without_critic_penalty_and_td3_bc_s_settings_is_td3_bc() -> None:
+    """With one action dimension, where a sum of squares is their mean."""
+    assert isinstance(REBRAC.policy, Td3)
+    policy = replace(
+        REBRAC.policy,
+        hidden=(16,),
+        policy_rate=3e-4,
+        critic_rate=3e-4,
+        value_weight=2.5,
+        policy_penalty=1.0,
+        standardised=True,
+        normalised_critics=False,
+    )
+    rebrac = replace(REBRAC, policy=replace(policy, critic_penalty=0.0))
+    assert_same(rebrac, small(TD3_BC))
+    penalised = after_updates(replace(REBRAC, policy=replace(policy, critic_penalty=0.1)))
+    plain = after_updates(rebrac)
+    assert any(not torch.equal(penalised[name], tensor) for name, tensor in plain.items())
 
 
 def test_imitation_acts_as_the_mode_of_its_prior() -> None:
@@ -325,7 +411,7 @@ def test_imitation_acts_as_the_mode_of_its_prior() -> None:
     observation = np.random.default_rng(0).standard_normal((2, 5, 2))
     with torch.no_grad():
         expected = prior.distribution(torch.from_numpy(observation).float()).mode().numpy()
-    acted = prior_act(prior, torch.device("cpu"))(observation)
+    acted = prior.act(torch.from_numpy(observation).float()).numpy()
     np.testing.assert_array_equal(acted, expected)
 
 
@@ -334,9 +420,8 @@ def test_policy_that_starts_from_the_prior_acts_as_it_does() -> None:
     prior = found.parts.prior
     assert prior is not None
     observation = np.random.default_rng(0).standard_normal((1, 5, 2))
-    np.testing.assert_array_equal(
-        found.act(observation), prior_act(prior, torch.device("cpu"))(observation)
-    )
+    expected = prior.act(torch.from_numpy(observation).float()).numpy()
+    np.testing.assert_array_equal(found.act(observation), expected)
 
 
 def test_learning_leaves_the_prior_and_the_model_as_they_were_fitted() -> None:
@@ -358,6 +443,7 @@ def test_learning_leaves_the_prior_and_the_model_as_they_were_fitted() -> None:
     [
         small(MABE, uncertainty=StdPenalty()),
         *(small(row) for row in (MOPO, BRAC_V, CQL, COMBO, EDAC, MOBILE)),
+        *DIRECT,
     ],
     ids=lambda row: row.name,
 )
@@ -374,6 +460,7 @@ def test_seed_learns_the_same_alone_and_among_three(row: Algorithm) -> None:
         *(small(row) for row in (MABE, MOPO, BRAC_V, CQL, COMBO, EDAC, MOBILE)),
         SMALL_MOREL,
         SMALL_BREMEN,
+        *DIRECT,
     ],
     ids=lambda row: row.name,
 )

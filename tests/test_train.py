@@ -27,7 +27,7 @@ from mabe_transfer.algorithms import (
     MOPO,
     MOREL,
     SAC,
-    Algorithm,
+    TD3_BC,
 )
 from mabe_transfer.baseline import Baseline
 from mabe_transfer.batched import Simulation
@@ -35,30 +35,35 @@ from mabe_transfer.behaviour import RandomPolicy
 from mabe_transfer.cli.training import lengths
 from mabe_transfer.errors import UserError
 from mabe_transfer.learner import Learner
-from mabe_transfer.parts.dynamics import Ensemble, EnsembleModel
-from mabe_transfer.parts.prior import Adaptive, BehaviourPrior, Fit, Unweighted
+from mabe_transfer.networks import Sizes
+from mabe_transfer.parts.dynamics import Ensemble, EnsembleFit, EnsembleModel
+from mabe_transfer.parts.prior import Adaptive, BehaviourPrior, Fit, Network, PriorFit, Unweighted
 from mabe_transfer.parts.rollouts import Rollouts
 from mabe_transfer.parts.sac import Sac
+from mabe_transfer.parts.td3 import Td3
 from mabe_transfer.parts.trajectories import WholeRollouts
 from mabe_transfer.parts.trust_region import Npg, Solver, Trpo
 from mabe_transfer.train import Result, Schedule, Trainer
 from mabe_transfer.transfer import Sources, sources
 from mabe_transfer.transitions import relabel
+from mabe_transfer.values import InSample
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mabe_transfer.composition import Algorithm
     from mabe_transfer.domains import Domain
 
 FIT = Fit(updates=10, batch=32, hidden=(16, 16))
-TINY: dict[str, Any] = {"policy": Sac(hidden=(16, 16))}
+TINY: dict[str, Any] = {"policy": Sac(hidden=(16, 16)), "batch": 16}
 MODEL: dict[str, Any] = {
     "dynamics": Ensemble(members=3, elites=2, hidden=(16,), batch=128, max_epochs=2),
     "rollouts": Rollouts(horizon=2, starts=20, every=4, kept=2),
 }
 TINY_SAC = replace(SAC, **TINY)
-TINY_BC = replace(BC, prior=Unweighted(fit=FIT))
+TINY_BC = replace(BC, prior=Unweighted(fit=Network(hidden=(16, 16))), batch=16)
 TINY_BRAC = replace(BRAC_V, prior=Unweighted(fit=FIT), **TINY)
+TINY_TD3 = replace(TD3_BC, policy=Td3(hidden=(16, 16), critic_penalty=0.1), batch=16)
 TINY_MOPO = replace(MOPO, **TINY, **MODEL)
 TINY_MABE = replace(MABE, prior=Adaptive(fit=FIT), **TINY, **MODEL)
 TINY_COMBO = replace(COMBO, **TINY, **MODEL)
@@ -85,7 +90,7 @@ TINY_ROWS = [
     TINY_BREMEN,
     TINY_MOREL,
 ]
-SHORT = Schedule(updates=12, batch=16, evaluate_every=5, episodes=2, log_every=4)
+SHORT = Schedule(updates=12, evaluate_every=5, episodes=2, log_every=4)
 
 
 def short(name: str) -> Domain:
@@ -238,14 +243,14 @@ def test_data_of_the_target_task_keeps_its_rewards(stores: dict[str, str]) -> No
     given = found(stores, MABE)
     assert given.prior is not None
     data = given.prior.store.load()
-    rows = given.rows(given.prior, torch.device("cpu"))
+    rows = given.data(given.prior, torch.device("cpu")).rows
     np.testing.assert_array_equal(rows.numpy(), data.packed())
     np.testing.assert_allclose(relabel(data, given.target.weights).rewards, data.rewards, atol=1e-6)
 
 
 def test_model_and_critics_see_the_relabelled_rewards(stores: dict[str, str]) -> None:
     given = found(stores, MABE)
-    rows = given.rows(given.real, torch.device("cpu"))
+    rows = given.data(given.real, torch.device("cpu")).rows
     assert rows.shape == (300, 11 + 3 + 1 + 11 + 1)
     data = given.real.store.load()
     relabelled = relabel(data, given.target.weights)
@@ -308,11 +313,9 @@ def test_no_episode_is_played_twice(
         return np.zeros((groups, 1)), np.ones((groups, 1), dtype=np.int64)
 
     monkeypatch.setattr(evaluate, "returns", returns)
-    train(stores, TINY_BC, tmp_path / "bc", episodes=5)
     train(stores, TINY_SAC, tmp_path / "sac", evaluate_every=1, episodes=5)
-    assert len(played) == 10 * 5 + 12 * 5
-    assert len(set(played[:50])) == 50
-    assert len(set(played[50:])) == 60
+    assert len(played) == 12 * 5
+    assert len(set(played)) == 60
 
 
 def test_another_configuration_is_refused_with_the_first_difference(
@@ -349,8 +352,8 @@ def test_second_run_finds_fitted_parts_by_their_hash(
     stores: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(stores, TINY_MABE, tmp_path / "one")
-    monkeypatch.setattr(EnsembleModel, "fit", refuse)
-    monkeypatch.setattr(BehaviourPrior, "fit", refuse)
+    monkeypatch.setattr(EnsembleModel, "fitting", refuse)
+    monkeypatch.setattr(BehaviourPrior, "fitting", refuse)
     train(stores, TINY_MABE, tmp_path / "two")
     for name in ("dynamics/dynamics.safetensors", "prior/prior.safetensors"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
@@ -359,7 +362,9 @@ def test_second_run_finds_fitted_parts_by_their_hash(
 
 
 @pytest.mark.parametrize(
-    "change", [{"fit": replace(FIT, updates=11)}, {"expectile": 0.7}], ids=["fit", "expectile"]
+    "change",
+    [{"fit": replace(FIT, updates=11)}, {"evaluation": InSample(expectile=0.7)}],
+    ids=["fit", "expectile"],
 )
 def test_prior_with_other_settings_is_fitted_again(
     stores: dict[str, str], tmp_path: Path, data_root: Path, change: dict[str, Any]
@@ -521,6 +526,58 @@ def test_run_of_one_seed_is_that_seed_s_of_a_run_of_two(
     assert float(results[0].per_seed[0]) == pytest.approx(float(results[1].per_seed[1]), rel=1e-3)
 
 
+# -- fits that are stopped -----------------------------------------------------------------------
+
+
+def stop_fit(kind: type[Any], at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Press Ctrl-C in the middle of a fit's step, once."""
+    step, left = kind.step, [1]
+
+    def stopping(self: Any) -> None:
+        if self.done == at and left:
+            left.clear()
+            os.kill(os.getpid(), signal.SIGINT)
+        step(self)
+
+    monkeypatch.setattr(kind, "step", stopping)
+
+
+@pytest.mark.parametrize(
+    ("kind", "at", "message"),
+    [
+        (PriorFit, 3, "Stopped the fit of the prior after 4 updates; the same command resumes"),
+        (EnsembleFit, 0, "Stopped the fit of the dynamics after 1 epochs"),
+    ],
+)
+def test_fit_that_is_stopped_ends_like_one_that_was_not(
+    stores: dict[str, str],
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[Any],
+    at: int,
+    message: str,
+) -> None:
+    stop_fit(kind, at, monkeypatch)
+    with pytest.raises(runs.Interrupted, match=message):
+        train(stores, TINY_MABE, tmp_path / "broken")
+    assert runs.read_json(tmp_path / "broken" / "status.json")["state"] == "interrupted"
+    steps: list[int] = []
+    step = kind.step
+
+    def counting(self: Any) -> None:
+        steps.append(self.done)
+        step(self)
+
+    monkeypatch.setattr(kind, "step", counting)
+    train(stores, TINY_MABE, tmp_path / "broken")
+    assert steps[0] == at + 1
+    assert_same_run(whole, tmp_path / "broken")
+    for name in ("dynamics/dynamics.safetensors", "prior/prior.safetensors"):
+        assert (whole / name).read_bytes() == (tmp_path / "broken" / name).read_bytes()
+    assert not list((tmp_path / "broken").rglob("unfinished*"))
+
+
 # -- divergence ----------------------------------------------------------------------------------
 
 
@@ -572,30 +629,35 @@ def test_diverged_state_is_neither_evaluated_nor_kept(
     assert [row["update"] for row in lines(folder / "evaluations.jsonl")] == [5]
 
 
-# -- rows that train nothing ---------------------------------------------------------------------
+# -- the prior as the policy ---------------------------------------------------------------------
 
 
-def test_imitation_evaluates_its_prior_as_often_as_a_result_needs(
+def test_imitation_is_trained_and_evaluated_by_the_schedule_like_any_row(
     stores: dict[str, str], tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
     result = train(stores, TINY_BC, folder)
-    assert [row["update"] for row in lines(folder / "evaluations.jsonl")] == list(range(10))
+    assert [row["update"] for row in lines(folder / "evaluations.jsonl")] == [5, 10, 12]
+    metrics = lines(folder / "metrics.jsonl")
+    assert [row["update"] for row in metrics] == [4, 8, 12]
+    assert metrics[-1]["likelihood"][0] > metrics[0]["likelihood"][0]
     assert result.per_seed.shape == (2,)
-    prior, _ = weights.load(folder / "prior" / "prior.safetensors")
+    assert not (folder / "prior").exists()
     policy, facts = weights.load(folder / "policy" / "policy.safetensors")
-    assert prior.keys() == policy.keys()
-    assert all(torch.equal(prior[name], policy[name]) for name in prior)
+    assert policy["body.weights.0"].shape == (2, 11, 16)
     assert (facts["row"], facts["seeds"]) == ("bc", [0, 4])
 
 
-def test_imitation_that_is_run_again_comes_to_the_same(
-    stores: dict[str, str], tmp_path: Path
+def test_interrupted_imitation_ends_like_an_uninterrupted_one(
+    stores: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = train(stores, TINY_BC, tmp_path / "run")
-    again = train(stores, TINY_BC, tmp_path / "run")
-    np.testing.assert_array_equal(first.per_seed, again.per_seed)
-    assert len(again.history) == 10
+    row = replace(TINY_BC, prior=Adaptive(fit=Network(hidden=(16, 16))))
+    train(stores, row, tmp_path / "whole")
+    stop_at(6, "ctrl-c", monkeypatch)
+    with pytest.raises(runs.Interrupted, match="Stopped after 7 updates"):
+        train(stores, row, tmp_path / "broken")
+    train(stores, row, tmp_path / "broken")
+    assert_same_run(tmp_path / "whole", tmp_path / "broken")
 
 
 def test_imitation_fits_its_prior_to_d2(stores: dict[str, str], tmp_path: Path) -> None:
@@ -604,8 +666,44 @@ def test_imitation_fits_its_prior_to_d2(stores: dict[str, str], tmp_path: Path) 
     Trainer(
         TINY_BC, given, SHORT, seeds=(0, 4), device=torch.device("cpu"), folder=tmp_path / "one"
     ).run()
-    one, two = ((tmp_path / run / "prior" / "prior.safetensors") for run in ("one", "two"))
-    assert one.read_bytes() == two.read_bytes()
+    files = [tmp_path / run / "policy" / "policy.safetensors" for run in ("one", "two")]
+    one, two = (weights.load(file)[0] for file in files)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+# -- deterministic policies ----------------------------------------------------------------------
+
+
+def test_deterministic_row_leaves_a_policy_that_acts_as_it_did_in_training(
+    stores: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acted: list[Any] = []
+    observation = np.random.default_rng(0).standard_normal((2, 3, 11))
+    evaluate_ = Trainer._evaluate
+
+    def noting(self: Trainer, act: Any, update: int) -> float:
+        acted.append(act(observation))
+        return evaluate_(self, act, update)
+
+    monkeypatch.setattr(Trainer, "_evaluate", noting)
+    train(stores, TINY_TD3, tmp_path / "run")
+    found = policies.load(tmp_path / "run")
+    np.testing.assert_array_equal(found.act(observation), acted[-1])
+    facts = weights.load_facts(tmp_path / "run" / "policy" / "policy.safetensors")
+    assert facts["head"] == "deterministic"
+
+
+def test_next_actions_stay_within_the_episodes_of_the_store(stores: dict[str, str]) -> None:
+    given = sources(TINY_TD3, stores["hopper"], None, None)
+    data, recorded = given.data(given.real, torch.device("cpu")), given.real.store.load()
+    np.testing.assert_array_equal(data.ends.numpy(), recorded.terminals | recorded.timeouts)
+    sizes = Sizes(seeds=(0,), observation=11, action=3)
+    action, known = data.next_action(sizes, torch.arange(300)[None])
+    following = np.flatnonzero(known[0].numpy())
+    np.testing.assert_array_equal(
+        recorded.next_observations[following], recorded.observations[following + 1]
+    )
+    np.testing.assert_array_equal(action[0][following].numpy(), recorded.actions[following + 1])
 
 
 # -- evaluation ----------------------------------------------------------------------------------

@@ -12,8 +12,9 @@ import typer
 
 from mabe_transfer import domains, policies, video
 from mabe_transfer import evaluate as evaluation
-from mabe_transfer.algorithms import Algorithm, algorithm
+from mabe_transfer.algorithms import algorithm
 from mabe_transfer.cli.tables import show
+from mabe_transfer.composition import Algorithm
 from mabe_transfer.config import fingerprint, with_overrides
 from mabe_transfer.errors import UserError
 from mabe_transfer.progress import notice

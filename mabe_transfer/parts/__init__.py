@@ -11,39 +11,22 @@ from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
+from mabe_transfer.batches import Batch, Data, Metrics, unpack
+
 if TYPE_CHECKING:
     from mabe_transfer.networks import Actor, Critics, SquashedNormal
 
-Metrics = dict[str, Tensor]
-"""Named measurements of a step, each [S] and without gradient."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Transitions of S seeds: what every update takes."""
-
-    observation: Tensor  # [S, B, O]
-    action: Tensor  # [S, B, A]
-    reward: Tensor  # [S, B]
-    next_observation: Tensor  # [S, B, O]
-    terminal: Tensor  # [S, B], 1.0 where the task ended; the clock never sets it
-    real: int  # how many of the B come from the data, the first ones; the others from the model
-
-
-def unpack(rows: Tensor, observation: int, action: int, real: int | None = None) -> Batch:
-    """Split packed transitions [S, B, O + A + 1 + O + 1] into their columns, as views.
-
-    The first `real` of them come from the data; all, unless said otherwise.
-    """
-    first, second = observation, observation + action
-    return Batch(
-        rows[..., :first],
-        rows[..., first:second],
-        rows[..., second],
-        rows[..., second + 1 : second + 1 + observation],
-        rows[..., second + 1 + observation],
-        rows.shape[-2] if real is None else real,
-    )
+__all__ = [
+    "Batch",
+    "Data",
+    "Experience",
+    "Fitting",
+    "Metrics",
+    "PolicyLearner",
+    "Prior",
+    "Regulariser",
+    "unpack",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +68,33 @@ class PolicyLearner(Protocol):
 
     def start_from(self, prior: dict[str, Tensor]) -> None:
         """Become a copy of a fitted prior, given its policy's tensors."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything needed to go on exactly."""
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state` gave."""
+
+
+class Fitting(Protocol):
+    """A part on its way to being fitted: a fit can stop after any step and go on exactly."""
+
+    @property
+    def done(self) -> int:
+        """Steps taken."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the part is fitted."""
+
+    def step(self) -> None:
+        """Take the next step."""
+
+    def note(self) -> str:
+        """How it goes, in a few words."""
+
+    def facts(self) -> dict[str, float]:
+        """What the fit came to."""
 
     def state(self) -> dict[str, Tensor]:
         """Everything needed to go on exactly."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +18,6 @@ from torch import Tensor, nn
 from mabe_transfer import losses, weights
 from mabe_transfer.errors import UserError
 from mabe_transfer.networks import Sizes, StackedMlp, Streams, generator
-
-Report = Callable[[int, str], None]
-"""Called after every epoch with its number and a short note."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +71,12 @@ class EnsembleModel(nn.Module):
     the reward's prediction is its mean, deterministic as MABE's section 4 has it.
     """
 
+    input_mean: Tensor
+    input_std: Tensor
+    target_mean: Tensor
+    target_std: Tensor
+    elites: Tensor
+
     def __init__(self, config: Ensemble, sizes: Sizes) -> None:
         super().__init__()
         self.config, self.sizes = config, sizes
@@ -88,15 +90,9 @@ class EnsembleModel(nn.Module):
             ],
             activation=nn.functional.silu,
         )
-        stack = sizes.stack * config.members
-        shape = (stack, 1, self.targets)
+        shape = (sizes.stack * config.members, 1, self.targets)
         self.max_log_variance = nn.Parameter(torch.full(shape, 0.5, device=sizes.device))
         self.min_log_variance = nn.Parameter(torch.full(shape, -10.0, device=sizes.device))
-        self.input_mean: Tensor
-        self.input_std: Tensor
-        self.target_mean: Tensor
-        self.target_std: Tensor
-        self.elites: Tensor
         self.register_buffer("input_mean", torch.zeros(inputs, device=sizes.device))
         self.register_buffer("input_std", torch.ones(inputs, device=sizes.device))
         self.register_buffer("target_mean", torch.zeros(self.targets, device=sizes.device))
@@ -106,51 +102,21 @@ class EnsembleModel(nn.Module):
 
     # -- fitting ---------------------------------------------------------------------------------
 
-    def fit(self, rows: Tensor, report: Report = lambda epoch, note: None) -> dict[str, float]:
-        """Fit to packed transitions until held-out error stops falling.
+    def fitting(self, rows: Tensor) -> EnsembleFit:
+        """Begin a fit to packed transitions [N, O + A + 1 + O + 1] with the target's reward."""
+        return EnsembleFit(self, rows)
 
-        Args:
-            rows: [N, O + A + 1 + O + 1], the target domain's, with the target task's reward.
-            report: Told of every epoch.
-
-        Returns:
-            `epochs`, and `holdout`: mean held-out squared error of the elites in units of the
-            targets' variance, averaged over seeds.
-        """
-        inputs, targets = self._standardise(rows)
-        streams = Streams(self.sizes, "dynamics/batches")
-        train, held = self._split(len(rows), streams)
-        adam = self._optimiser()
-        best = torch.full((self.sizes.stack, self.config.members), math.inf, device=rows.device)
-        waited = torch.zeros(self.sizes.stack, dtype=torch.int64, device=rows.device)
-        kept = [p.detach().clone() for p in self.parameters()]
-        epoch = 0
-        while epoch < self.config.max_epochs and bool((waited < self.config.patience).any()):
-            self._epoch(inputs, targets, train, streams, adam)
-            epoch += 1
-            error = self._held_out(inputs, targets, held)
-            gain = (best - error) / best.clamp_max(1e30)
-            open_ = waited < self.config.patience
-            first = best.isinf() & error.isfinite()
-            better = (first | (gain > self.config.improvement)) & open_[:, None]
-            best = torch.where(better, error, best)
-            self._keep(kept, better.reshape(-1))
-            waited = torch.where(better.any(1), 0, waited + 1)
-            report(epoch, f"held-out error {float(best.mean()):.4f}")
-        with torch.no_grad():
-            for parameter, saved in zip(self.parameters(), kept, strict=True):
-                parameter.copy_(saved)
-        self.elites = best.argsort(dim=1)[:, : self.config.elites].contiguous()
-        elite = torch.gather(best, 1, self.elites).mean()
-        return {"epochs": float(epoch), "holdout": float(elite)}
+    def fit(self, rows: Tensor) -> dict[str, float]:
+        """Fit in one go, until held-out error stops falling; gives the fit's facts."""
+        fitting = self.fitting(rows)
+        while not fitting.finished:
+            fitting.step()
+        return fitting.facts()
 
     def _optimiser(self) -> torch.optim.Adam:
-        """Adam, which adds the weight decay to the gradients itself, a loss term in all but cost.
-
-        The loss is a mean over the targets where MOPO's is a sum, so the decay is divided alike.
-        """
-        factors = self.config.weight_decay
-        decays = itertools.chain(factors, itertools.repeat(factors[-1] if factors else 0.0))
+        """Adam with the weight decay, for a loss that is a mean where MOPO's is a sum."""
+        factors = self.config.weight_decay or (0.0,)
+        decays = itertools.chain(factors, itertools.repeat(factors[-1]))
         groups: list[dict[str, Any]] = [
             {"params": [weight], "weight_decay": decay / self.targets}
             for weight, decay in zip(self.body.weights, decays, strict=False)
@@ -174,27 +140,19 @@ class EnsembleModel(nn.Module):
         held = min(max(1, int(count * self.config.holdout)), 1000)
         order = streams.permutation(count)
         train = order[:, held:]
-        size = train.shape[1]
-        picked = streams.integers(size, self.config.members, size)
+        picked = streams.integers(train.shape[1], self.config.members, train.shape[1])
         bootstrap = torch.gather(train[:, None].expand_as(picked), 2, picked)
-        return bootstrap.reshape(-1, size), order[:, :held]
+        return bootstrap.flatten(0, 1), order[:, :held]
 
-    def _epoch(
-        self,
-        inputs: Tensor,
-        targets: Tensor,
-        train: Tensor,
-        streams: Streams,
-        adam: torch.optim.Adam,
-    ) -> None:
-        size = train.shape[1]
-        order = streams.permutation(size).repeat_interleave(self.config.members, 0)
+    def _epoch(self, fit: EnsembleFit) -> None:
+        size = fit.train.shape[1]
+        order = fit.streams.permutation(size).repeat_interleave(self.config.members, 0)
         for start in range(0, size, self.config.batch):
-            picked = torch.gather(train, 1, order[:, start : start + self.config.batch])
-            loss = self._loss(inputs[picked], targets[picked])
-            adam.zero_grad()
+            picked = torch.gather(fit.train, 1, order[:, start : start + self.config.batch])
+            loss = self._loss(fit.inputs[picked], fit.targets[picked])
+            fit.adam.zero_grad()
             torch.autograd.backward(loss)
-            adam.step()
+            fit.adam.step()
 
     def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         mean, log_variance = self._evaluate(inputs)
@@ -209,12 +167,6 @@ class EnsembleModel(nn.Module):
         mean, _ = self._evaluate(inputs[picked])
         error = (mean - targets[picked]).square().mean((1, 2))
         return error.view(self.sizes.stack, self.config.members)
-
-    @torch.no_grad()
-    def _keep(self, kept: list[Tensor], better: Tensor) -> None:
-        """Copy the weights of the members that improved, [S M] booleans."""
-        for saved, parameter in zip(kept, self.parameters(), strict=True):
-            saved[better] = parameter.detach()[better]
 
     # -- predicting ------------------------------------------------------------------------------
 
@@ -232,18 +184,11 @@ class EnsembleModel(nn.Module):
     def step(
         self, observation: Tensor, action: Tensor, noise: Tensor, order: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Sample successors, each from one elite.
+        """Sample successors of [S, B, O] and [S, B, A], each from one elite.
 
-        The batch is cut into equal groups, one an elite, so a transition costs one network.
-
-        Args:
-            observation: [S, B, O]; B is a multiple of the number of elites.
-            action: [S, B, A].
-            noise: Standard normal numbers, [S, B, O].
-            order: Which elite serves which group, [S, elites].
-
-        Returns:
-            Next observations [S, B, O] and rewards [S, B].
+        The batch is cut into equal groups, one an elite, so a transition costs one network; B is a
+        multiple of the number of elites. `noise` is standard normal, [S, B, O]; `order` says which
+        elite serves which group, [S, elites]. Gives next observations [S, B, O] and rewards [S, B].
         """
         seeds, batch, width = observation.shape
         groups = self.elites.shape[1]
@@ -252,14 +197,7 @@ class EnsembleModel(nn.Module):
         chosen = (members + offset).reshape(-1)
         x = (torch.cat((observation, action), -1) - self.input_mean) / self.input_std
         x = x.view(seeds * groups, batch // groups, -1)
-        last = len(self.body.weights) - 1
-        for index, (weight, bias) in enumerate(
-            zip(self.body.weights, self.body.biases, strict=True)
-        ):
-            x = torch.baddbmm(bias[chosen], x, weight[chosen])
-            if index < last:
-                x = self.body.activation(x)
-        mean, log_variance = self._bounded(x, chosen)
+        mean, log_variance = self._bounded(self.body.evaluate(x, chosen), chosen)
         mean = mean.view(seeds, batch, -1) * self.target_std + self.target_mean
         std = (0.5 * log_variance[..., :width]).exp().view(seeds, batch, -1)
         std = std * self.target_std[:width]
@@ -267,11 +205,7 @@ class EnsembleModel(nn.Module):
 
     @torch.no_grad()
     def predict(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of every member in raw units.
-
-        Args:
-            observation: [S, B, O].
-            action: [S, B, A].
+        """Mean and standard deviation of every member in raw units, at [S, B, O] and [S, B, A].
 
         Returns:
             Means and deviations of [change of observation, reward], both [S, M, B, O + 1].
@@ -290,3 +224,77 @@ class EnsembleModel(nn.Module):
     def load_state(self, state: weights.Tensors) -> None:
         """Take a fitted model back."""
         self.load_state_dict(state)
+
+
+class EnsembleFit:
+    """The fit of the ensembles, epoch by epoch; each member keeps the weights of its best."""
+
+    def __init__(self, model: EnsembleModel, rows: Tensor) -> None:
+        sizes, config = model.sizes, model.config
+        self.model, self.config = model, config
+        self.inputs, self.targets = model._standardise(rows)
+        self.streams = Streams(sizes, "dynamics/batches")
+        self.train, self.held = model._split(len(rows), self.streams)
+        self.adam = torch.optim.Adam(model.parameters(), lr=config.rate, fused=True)
+        self.best = torch.full((sizes.stack, config.members), math.inf, device=rows.device)
+        self.waited = torch.zeros(sizes.stack, dtype=torch.int64, device=rows.device)
+        self.kept = [p.detach().clone() for p in model.parameters()]
+        self.done = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether no seed's held-out error falls any more, or all epochs were made."""
+        open_ = bool((self.waited < self.config.patience).any())
+        return self.done >= self.config.max_epochs or not open_
+
+    def step(self) -> None:
+        """Train one epoch; after the last one the model takes its best weights and its elites."""
+        model = self.model
+        model._epoch(self)
+        self.done += 1
+        error = model._held_out(self.inputs, self.targets, self.held)
+        gain = (self.best - error) / self.best.clamp_max(1e30)
+        open_ = self.waited < self.config.patience
+        first = self.best.isinf() & error.isfinite()
+        better = (first | (gain > self.config.improvement)) & open_[:, None]
+        self.best = torch.where(better, error, self.best)
+        for saved, parameter in zip(self.kept, model.parameters(), strict=True):
+            saved[better.reshape(-1)] = parameter.detach()[better.reshape(-1)]
+        self.waited = torch.where(better.any(1), 0, self.waited + 1)
+        if self.finished:
+            with torch.no_grad():
+                for parameter, saved in zip(model.parameters(), self.kept, strict=True):
+                    parameter.copy_(saved)
+            model.elites = self.best.argsort(dim=1)[:, : self.config.elites].contiguous()
+
+    def note(self) -> str:
+        """How well the members predict by now."""
+        return f"held-out error {float(self.best.mean()):.4f}"
+
+    def facts(self) -> dict[str, float]:
+        """Give `epochs`, and `holdout`: the elites' mean held-out squared error, standardised."""
+        elite = torch.gather(self.best, 1, self.model.elites).mean()
+        return {"epochs": float(self.done), "holdout": float(elite)}
+
+    def state(self) -> weights.Tensors:
+        """Everything needed to go on exactly."""
+        kept = {str(index): tensor for index, tensor in enumerate(self.kept)}
+        return {
+            **weights.nested("model", self.model.state()),
+            **weights.nested("adam", weights.optimiser_state(self.adam)),
+            **weights.nested("streams", self.streams.state()),
+            **weights.nested("kept", kept),
+            "best": self.best,
+            "waited": self.waited,
+            "done": torch.tensor(self.done),
+        }
+
+    def load_state(self, state: weights.Tensors) -> None:
+        """Go on from what `state` gave."""
+        self.model.load_state(weights.under("model", state))
+        weights.load_optimiser(self.adam, weights.under("adam", state))
+        self.streams.load_state(weights.under("streams", state))
+        device, kept = self.best.device, weights.under("kept", state)
+        self.kept = [kept[str(index)].to(device) for index in range(len(kept))]
+        self.best, self.waited = state["best"].to(device), state["waited"].to(device)
+        self.done = int(state["done"])

@@ -1,35 +1,39 @@
-"""Behaviour priors p(a | s): maximum likelihood, plain (MABE Eq. 3) or weighted (MABE Eq. 5)."""
+"""Behaviour priors p(a | s): maximum likelihood, plain (MABE Eq. 3) or weighted (MABE Eq. 5).
+
+A prior is fitted before the policy, or it is the policy itself (imitation) and learns in its place;
+both are the same updates.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mabe_transfer import losses
-from mabe_transfer.networks import (
-    Actor,
-    Critics,
-    Sizes,
-    SquashedNormal,
-    StackedMlp,
-    Streams,
-    generator,
-    track,
-)
-from mabe_transfer.parts import Batch, unpack
+from mabe_transfer import losses, weights
+from mabe_transfer.errors import UserError
+from mabe_transfer.networks import Actor, Sizes, Streams
+from mabe_transfer.parts import Batch, Data, Experience, Metrics, unpack
+from mabe_transfer.values import InSample, InSampleEvaluator, LambdaReturns, ReturnEvaluator
+from mabe_transfer.weighting import NormalisedQ, Weighting
 
-Report = Callable[[int, str], None]
-"""Called now and then with the number of updates made since the last call, and a note."""
+if TYPE_CHECKING:
+    from mabe_transfer.networks import SquashedNormal
 
-REPORT_EVERY = 100
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Network:
+    """A prior's networks where it is the policy: schedule and row say how long and on how much."""
+
+    rate: float = 5e-4
+    hidden: tuple[int, ...] = (256, 256)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fit:
-    """How a prior's networks are fitted."""
+    """How a prior's networks are fitted before the policy."""
 
     updates: int = 50_000
     rate: float = 5e-4
@@ -38,44 +42,10 @@ class Fit:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NormalisedQ:
-    """The paper's weight, exp(omega / eta) with omega = Q(s, a) (1 - gamma) / r_max.
-
-    Differs from print: where the largest reward is not positive, r_max is the largest magnitude, so
-    that a better action never weighs less. omega differs more between states than between the
-    actions of one; `Advantage` is the weighting that compares actions.
-    """
-
-    temperature: float = 0.2
-
-    def weigh(self, q: Tensor, value: Tensor, discount: float, scale: float) -> Tensor:
-        """Weights from Q(s, a) and V(s), [S, B] -> [S, B]."""
-        del value
-        omega = q * (1.0 - discount) / scale
-        return torch.exp((omega - omega.amax(-1, keepdim=True)) / self.temperature)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Advantage:
-    """exp(A / eta), A = Q - V standardised in the batch, clipped (AWR, arXiv 1910.00177)."""
-
-    temperature: float = 1.0
-    clip: float = 20.0
-
-    def weigh(self, q: Tensor, value: Tensor, discount: float, scale: float) -> Tensor:
-        """Weights from Q(s, a) and V(s), [S, B] -> [S, B]."""
-        del discount, scale
-        advantage = q - value
-        centred = advantage - advantage.mean(-1, keepdim=True)
-        scores = centred / advantage.std(-1, keepdim=True).clamp_min(1e-6)
-        return torch.exp(scores / self.temperature).clamp_max(self.clip)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Unweighted:
     """The flat prior: every transition counts the same (MABE Eq. 3)."""
 
-    fit: Fit = Fit()
+    fit: Fit | Network = Fit()
 
     def build(self, sizes: Sizes) -> BehaviourPrior:
         """Make an unfitted prior."""
@@ -86,22 +56,20 @@ class Unweighted:
 class Adaptive:
     """The adaptive prior: transitions weighted by how good their action is (MABE Eq. 5).
 
-    Q is learned in-sample: V(s) regresses on Q(s, a) of the data's own actions, Q on
-    r + gamma V(s'). No action outside the data is ever evaluated.
-
     Attributes:
-        weighting: The paper's normalised Q, or the advantage.
+        weighting: How much a transition counts, given Q and V.
+        evaluation: Where Q and V come from.
         fit: How the networks are fitted.
-        expectile: Of the regression of V: 0.5 gives the behaviour's value, more a better policy's.
         discount: Gamma.
-        polyak: Rate at which the target critics follow.
+        return_range: Rewards are multiplied such that the returns of the data's episodes span
+            this, as IQL does with 1,000; none leaves them as they are.
     """
 
-    weighting: NormalisedQ | Advantage = NormalisedQ()
-    fit: Fit = Fit()
-    expectile: float = 0.5
+    weighting: Weighting = NormalisedQ()
+    evaluation: InSample | LambdaReturns = InSample()
+    fit: Fit | Network = Fit()
     discount: float = 0.99
-    polyak: float = 0.005
+    return_range: float | None = None
 
     def build(self, sizes: Sizes) -> BehaviourPrior:
         """Make an unfitted prior."""
@@ -109,84 +77,163 @@ class Adaptive:
 
 
 class BehaviourPrior:
-    """S behaviour priors, fitted together."""
+    """S behaviour priors that learn together; as a policy, they act by their mode."""
 
-    def __init__(self, sizes: Sizes, fit: Fit, adaptive: Adaptive | None) -> None:
+    def __init__(self, sizes: Sizes, fit: Fit | Network, adaptive: Adaptive | None) -> None:
         self.sizes, self.config, self.adaptive = sizes, fit, adaptive
         self.actor = Actor(sizes, fit.hidden, "prior")
+        self.adam = torch.optim.Adam(self.actor.parameters(), lr=fit.rate, fused=True)
+        self.evaluator: InSampleEvaluator | ReturnEvaluator | None = None
+        if adaptive is not None:
+            self.evaluator = adaptive.evaluation.build(sizes, fit.hidden, adaptive.discount)
+        self.scale = 1.0  # of the rewards; 1 until the data are seen
 
     def distribution(self, observation: Tensor) -> SquashedNormal:
         """The priors' distributions at [S, B, O]."""
         return self.actor.distribution(observation)
 
-    def fit(self, rows: Tensor, report: Report = lambda updates, note: None) -> dict[str, float]:
-        """Fit to packed transitions [N, O + A + 1 + O + 1].
+    def look_at(self, data: Data) -> None:
+        """Take from the data what the weights need to know of the whole of it.
+
+        Raises:
+            UserError: Returns are to span a range, but those of the data are all the same.
+        """
+        if self.evaluator is None or self.adaptive is None:
+            return
+        factor, reward = 1.0, data.columns(self.sizes).reward
+        if self.adaptive.return_range is not None:
+            span = data.return_span(self.sizes)
+            if span <= 0.0:
+                raise UserError(
+                    "Every episode of the prior's data has the same return, so rewards cannot be "
+                    "scaled by their range; use --set prior.return_range=none."
+                )
+            factor = self.adaptive.return_range / span
+        largest = float(reward.max())
+        self.scale = factor * (largest if largest > 0.0 else max(float(reward.abs().max()), 1e-6))
+        self.evaluator.look_at(data, factor)
+
+    def update(self, batch: Batch) -> Metrics:
+        """Take one step of the evaluation and of the weighted likelihood.
+
+        Returns:
+            `likelihood`: mean log p(a | s) before the step; `effective_share`: the share of the
+            batch that would count as much if all its transitions weighed the same.
+        """
+        log_prob = self.distribution(batch.observation).log_prob(batch.action)
+        weight, metrics = self._weigh(batch)
+        loss = losses.weighted_likelihood(log_prob, weight).sum()
+        self.adam.zero_grad()
+        torch.autograd.backward(loss)
+        self.adam.step()
+        return {"likelihood": log_prob.detach().mean(-1), **metrics}
+
+    def _weigh(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        if self.evaluator is None or self.adaptive is None:
+            return torch.ones_like(batch.reward), {}
+        q, value = self.evaluator.update(batch)
+        weight = self.adaptive.weighting.weigh(q, value, self.adaptive.discount, self.scale)
+        share = weight.mean(-1).square() / weight.square().mean(-1).clamp_min(1e-12)
+        return weight, {"value": value.mean(-1), "effective_share": share}
+
+    def fitting(self, data: Data) -> PriorFit:
+        """Begin a fit to data, before the policy."""
+        return PriorFit(self, data)
+
+    def fit(self, rows: Tensor, ends: Tensor | None = None) -> dict[str, float]:
+        """Fit to packed transitions [N, O + A + 1 + O + 1] in one go; see `Data` for `ends`.
 
         Returns:
             `likelihood`: mean log p(a | s) over the last updates, averaged over seeds.
         """
-        evaluator = None
-        if self.adaptive is not None:
-            evaluator = Evaluator(self.sizes, self.adaptive, self.config, rows)
-        adam = torch.optim.Adam(self.actor.parameters(), lr=self.config.rate, fused=True)
-        streams = Streams(self.sizes, "prior/batches")
-        likelihood = torch.zeros(self.sizes.stack, device=rows.device)
-        for update in range(1, self.config.updates + 1):
-            picked = streams.integers(len(rows), self.config.batch)
-            batch = unpack(rows[picked], self.sizes.observation, self.sizes.action)
-            log_prob = self.distribution(batch.observation).log_prob(batch.action)
-            weight = torch.ones_like(log_prob) if evaluator is None else evaluator.update(batch)
-            loss = losses.weighted_likelihood(log_prob, weight).sum()
-            adam.zero_grad()
-            torch.autograd.backward(loss)
-            adam.step()
-            likelihood = likelihood.lerp(log_prob.detach().mean(-1), 0.01)
-            if update % REPORT_EVERY == 0 or update == self.config.updates:
-                new = (update - 1) % REPORT_EVERY + 1
-                report(new, f"log-likelihood {float(likelihood.mean()):.2f}")
-        return {"likelihood": float(likelihood.mean())}
+        fitting = self.fitting(Data(rows, ends))
+        while not fitting.finished:
+            fitting.step()
+        return fitting.facts()
 
-    def state(self) -> dict[str, Tensor]:
-        """The fitted prior as tensors."""
+    # -- as a policy (imitation) -----------------------------------------------------------------
+
+    def act(self, observation: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Actions at [S, B, O]: the mode, or a sample where noise [S, B, A] is given."""
+        with torch.no_grad():
+            found = self.distribution(observation)
+            return found.mode() if noise is None else found.sample(noise)[0]
+
+    def learn(self, experience: Experience) -> Metrics:
+        """Take one step on the next batch."""
+        return self.update(experience.transitions())
+
+    def start_from(self, prior: dict[str, Tensor]) -> None:
+        """Become a copy of a fitted prior."""
+        self.actor.load_state_dict(prior)
+
+    def policy_state(self) -> dict[str, Tensor]:
+        """The fitted priors alone, as tensors."""
         return dict(self.actor.state_dict())
 
+    def state(self) -> dict[str, Tensor]:
+        """Everything needed to go on exactly."""
+        tensors = {
+            **weights.nested("policy", self.policy_state()),
+            **weights.nested("adam", weights.optimiser_state(self.adam)),
+        }
+        if self.evaluator is not None:
+            tensors |= weights.nested("evaluator", self.evaluator.state())
+        return tensors
+
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take a fitted prior back."""
-        self.actor.load_state_dict(state)
+        """Go on from what `state` gave."""
+        self.start_from(weights.under("policy", state))
+        weights.load_optimiser(self.adam, weights.under("adam", state))
+        if self.evaluator is not None:
+            self.evaluator.load_state(weights.under("evaluator", state))
 
 
-class Evaluator(nn.Module):
-    """Q-hat and V of the data's behaviour, and the weights that follow from them."""
+class PriorFit:
+    """The fit of a prior to its data, update by update."""
 
-    def __init__(self, sizes: Sizes, config: Adaptive, fit: Fit, rows: Tensor) -> None:
-        super().__init__()
-        self.config = config
-        self.critics = Critics(sizes, fit.hidden, 2, "prior/critics")
-        self.targets = Critics(sizes, fit.hidden, 2, "prior/critics").requires_grad_(False)
-        self.value = StackedMlp(
-            (sizes.observation, *fit.hidden, 1),
-            [generator(seed, "prior/value", sizes.device) for seed in sizes.seeds],
-        )
-        learned = [*self.critics.parameters(), *self.value.parameters()]
-        self.adam = torch.optim.Adam(learned, lr=3e-4, fused=True)
-        reward = rows[:, sizes.observation + sizes.action]
-        largest = float(reward.max())
-        self.scale = largest if largest > 0.0 else max(float(reward.abs().max()), 1e-6)
+    def __init__(self, prior: BehaviourPrior, data: Data) -> None:
+        assert isinstance(prior.config, Fit)
+        self.prior, self.data, self.config = prior, data, prior.config
+        self.streams = Streams(prior.sizes, "prior/batches")
+        self.likelihood = torch.zeros(prior.sizes.stack, device=prior.sizes.device)
+        self.done = 0
+        prior.look_at(data)
 
-    def update(self, batch: Batch) -> Tensor:
-        """One step of in-sample policy evaluation; gives the batch's weights, [S, B]."""
-        with torch.no_grad():
-            ahead = self.value.evaluate(batch.next_observation)[..., 0]
-            discount = self.config.discount * (1.0 - batch.terminal)
-            target = losses.soft_target(batch.reward, discount, ahead, torch.zeros_like(ahead))
-            q = self.targets.values(batch.observation, batch.action).amin(1)
-        value = self.value.evaluate(batch.observation)[..., 0]
-        loss = losses.expectile_loss(q - value, self.config.expectile).sum()
-        values = self.critics.values(batch.observation, batch.action)
-        loss = loss + losses.td_loss(values, target).sum()
-        self.adam.zero_grad()
-        torch.autograd.backward(loss)
-        self.adam.step()
-        track(self.targets, self.critics, self.config.polyak)
-        weighting = self.config.weighting
-        return weighting.weigh(q, value.detach(), self.config.discount, self.scale)
+    @property
+    def finished(self) -> bool:
+        """Whether every update was made."""
+        return self.done >= self.config.updates
+
+    def step(self) -> None:
+        """Take one update on the next batch."""
+        sizes, rows = self.prior.sizes, self.data.rows
+        picked = self.streams.integers(len(rows), self.config.batch)
+        batch = unpack(rows[picked], sizes.observation, sizes.action, index=picked)
+        likelihood = self.prior.update(batch)["likelihood"]
+        self.likelihood = self.likelihood.lerp(likelihood, 0.01)
+        self.done += 1
+
+    def note(self) -> str:
+        """How likely the data are by now."""
+        return f"log-likelihood {float(self.likelihood.mean()):.2f}"
+
+    def facts(self) -> dict[str, float]:
+        """Give `likelihood`: mean log p(a | s) over the last updates, averaged over seeds."""
+        return {"likelihood": float(self.likelihood.mean())}
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything needed to go on exactly."""
+        return {
+            **weights.nested("prior", self.prior.state()),
+            **weights.nested("streams", self.streams.state()),
+            "likelihood": self.likelihood,
+            "done": torch.tensor(self.done),
+        }
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state` gave."""
+        self.prior.load_state(weights.under("prior", state))
+        self.streams.load_state(weights.under("streams", state))
+        self.likelihood = state["likelihood"].to(self.prior.sizes.device)
+        self.done = int(state["done"])

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mabe_transfer import losses, weights
+from mabe_transfer.descent import adam, descend
 from mabe_transfer.networks import Actor, Critics, Sizes, Streams, track
 
 if TYPE_CHECKING:
@@ -67,8 +68,8 @@ class SacLearner:
         self.targets = Critics(sizes, config.hidden, config.critics, "critics").requires_grad_(
             False
         )
-        self.adam_policy = _adam(self.actor, config.policy_rate)
-        self.adam_critics = _adam(self.critics, config.critic_rate)
+        self.adam_policy = adam(self.actor, config.policy_rate)
+        self.adam_critics = adam(self.critics, config.critic_rate)
         self.noise = Streams(sizes, "sac/actions")
 
     def act(self, observation: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -104,7 +105,7 @@ class SacLearner:
             loss = losses.td_loss(value, target).sum(-1)
         else:
             loss, metrics = self.critic.loss(self, batch, value, target)
-        _descend(loss.sum(), self.critics, self.adam_critics)
+        descend(loss.sum(), self.critics.parameters(), self.adam_critics)
         return {"critic_loss": loss.detach(), "value": value.detach().mean((1, 2)), **metrics}
 
     @torch.no_grad()
@@ -126,7 +127,7 @@ class SacLearner:
         divergence = self.regulariser.divergence(policy, log_prob, batch.observation)
         penalty = self.regulariser.weight()[:, None] * divergence
         loss = losses.actor_loss(value, penalty)
-        _descend(loss.sum(), self.actor, self.adam_policy)
+        descend(loss.sum(), self.actor.parameters(), self.adam_policy)
         metrics = self.regulariser.adapt(divergence.detach().mean(-1))
         return {"policy_loss": loss.detach(), **metrics}
 
@@ -154,21 +155,3 @@ class SacLearner:
         self.regulariser.load_state(weights.under("regulariser", state))
         if self.critic is not None:
             self.critic.load_state(weights.under("critic", state))
-
-
-def _adam(module: nn.Module, rate: float) -> torch.optim.Adam:
-    return torch.optim.Adam(module.parameters(), lr=rate, fused=True)
-
-
-def _descend(loss: Tensor, module: nn.Module, adam: torch.optim.Adam) -> None:
-    """Step a module down its loss; no other module gets a gradient.
-
-    A fused Adam takes for granted that a gradient lies in memory as its parameter does, and is
-    silently wrong where it does not; that of a second derivative may be transposed.
-    """
-    parameters = list(module.parameters())
-    gradients = torch.autograd.grad(loss, parameters)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        alike = gradient.stride() == parameter.stride()
-        parameter.grad = gradient if alike else torch.empty_like(parameter).copy_(gradient)
-    adam.step()

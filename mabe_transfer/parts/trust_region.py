@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mabe_transfer import losses, natural, weights
+from mabe_transfer import advantages, losses, natural, weights
 from mabe_transfer.baseline import Baseline
 from mabe_transfer.errors import UserError
 from mabe_transfer.networks import LOG_STD_BOUNDS, Actor, Sizes, SquashedNormal
@@ -146,8 +146,8 @@ class Steps:
         ratio = (_density(policy, self.raw) - _density(self.policy, self.raw)).exp()
         divergence = losses.gaussian_kl(self.policy, policy)
         return (
-            losses.surrogate(ratio, self.advantage, self.alive),
-            losses.masked_mean(divergence, self.alive),
+            advantages.surrogate(ratio, self.advantage, self.alive),
+            advantages.masked_mean(divergence, self.alive),
         )
 
 
@@ -224,7 +224,7 @@ class TrustRegionLearner:
             if bool(done.all()):
                 break
         natural.assign(self.actor, taken)
-        std = losses.masked_mean(steps.policy.log_std.exp().mean(-1), steps.alive)
+        std = advantages.masked_mean(steps.policy.log_std.exp().mean(-1), steps.alive)
         return {"kl": divergence, "gain": gain, "tries": tries, "stepped": done.float(), "std": std}
 
     @torch.no_grad()
@@ -234,8 +234,8 @@ class TrustRegionLearner:
         policy = self.actor.distribution(observation)
         raw = policy.mean + policy.log_std.exp() * data.noise.flatten(1, 2)
         alive, flat = data.alive.flatten(1, 2), advantage.flatten(1, 2)
-        centred = flat - losses.masked_mean(flat, alive)[:, None]
-        spread = losses.masked_mean(centred.square(), alive).sqrt()
+        centred = flat - advantages.masked_mean(flat, alive)[:, None]
+        spread = advantages.masked_mean(centred.square(), alive).sqrt()
         return Steps(observation, policy, raw, centred / (spread[:, None] + 1e-8), alive)
 
     @torch.no_grad()

@@ -1,0 +1,92 @@
+"""Transitions as tensors: the whole data that a part learns from, and the batch of an update."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from mabe_transfer.networks import Sizes
+
+Metrics = dict[str, Tensor]
+"""Named measurements of a step, each [S] and without gradient."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Transitions of S seeds: what every update takes."""
+
+    observation: Tensor  # [S, B, O]
+    action: Tensor  # [S, B, A]
+    reward: Tensor  # [S, B]
+    next_observation: Tensor  # [S, B, O]
+    terminal: Tensor  # [S, B], 1.0 where the task ended; the clock never sets it
+    real: int  # how many of the B come from the data, the first ones; the others from the model
+    index: Tensor | None = None  # [S, real], which rows of the data those are, where it is known
+
+
+def unpack(
+    rows: Tensor,
+    observation: int,
+    action: int,
+    real: int | None = None,
+    index: Tensor | None = None,
+) -> Batch:
+    """Split packed transitions [..., B, O + A + 1 + O + 1] into their columns, as views.
+
+    The first `real` of them come from the data; all, unless said otherwise. `index` says which
+    rows of the data they are.
+    """
+    first, second = observation, observation + action
+    return Batch(
+        rows[..., :first],
+        rows[..., first:second],
+        rows[..., second],
+        rows[..., second + 1 : second + 1 + observation],
+        rows[..., second + 1 + observation],
+        rows.shape[-2] if real is None else real,
+        index,
+    )
+
+
+class Data:
+    """All transitions that a part learns from, in the order of their recording.
+
+    Args:
+        rows: Packed transitions, [N, O + A + 1 + O + 1].
+        ends: True on the last row of each episode, booleans [N]. Where nothing is known of the
+            episodes, every row is one of its own.
+    """
+
+    def __init__(self, rows: Tensor, ends: Tensor | None = None) -> None:
+        self.rows = rows
+        self.ends = torch.ones_like(rows[:, 0], dtype=torch.bool) if ends is None else ends
+        assert self.ends.shape == rows.shape[:1]
+
+    def columns(self, sizes: Sizes) -> Batch:
+        """The whole data without the axis of seeds: observations [N, O], rewards [N], ..."""
+        return unpack(self.rows, sizes.observation, sizes.action)
+
+    def next_action(self, sizes: Sizes, index: Tensor) -> tuple[Tensor, Tensor]:
+        """What the behaviour did next after some rows, and whether that is known.
+
+        Args:
+            sizes: Widths.
+            index: Rows, [S, B].
+
+        Returns:
+            Actions [S, B, A], and booleans [S, B] that are False on the last rows of episodes.
+        """
+        after = (index + 1).clamp_max(len(self.rows) - 1)
+        first = sizes.observation
+        return self.rows[:, first : first + sizes.action][after], ~self.ends[index]
+
+    def return_span(self, sizes: Sizes) -> float:
+        """The largest return of an episode less the smallest, undiscounted."""
+        reward = self.columns(sizes).reward.double()
+        after = torch.cat((self.ends.new_zeros(1), self.ends[:-1])).cumsum(0)
+        returns = reward.new_zeros(int(after[-1]) + 1).index_add_(0, after, reward)
+        return float(returns.max() - returns.min())
