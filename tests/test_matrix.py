@@ -164,14 +164,15 @@ def test_a_folder_is_named_by_all_that_makes_its_run(
 def test_cells_share_fitted_parts(
     stores: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fit, fitted = BehaviourPrior.fit, []
+    fitting, fitted = BehaviourPrior.fitting, []
 
     def counted(self: BehaviourPrior, *words: Any) -> Any:
         fitted.append(1)
-        return fit(self, *words)
+        return fitting(self, *words)
 
-    monkeypatch.setattr(BehaviourPrior, "fit", counted)
-    both = (cell(stores, "halfcheetah", row) for row in (TINY_BC, TINY_BRAC))
+    monkeypatch.setattr(BehaviourPrior, "fitting", counted)
+    other = replace(TINY_BRAC, name="brac-p", policy=replace(POLICY, penalised_backup=False))
+    both = (cell(stores, "halfcheetah", row) for row in (TINY_BRAC, other))
     matrix.run(small(stores, *both), tmp_path, CPU)
     assert len(fitted) == 1
 
@@ -247,12 +248,12 @@ def test_ctrl_c_while_a_part_is_fitted_stops_as_politely(
     def asked(*_: object) -> Any:
         raise KeyboardInterrupt
 
-    one = small(stores, cell(stores, "halfcheetah", TINY_BC))
+    one = small(stores, cell(stores, "halfcheetah", TINY_BRAC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(BehaviourPrior, "fit", asked)
+        patch.setattr(BehaviourPrior, "fitting", asked)
         with pytest.raises(
-            runs.Interrupted, match=r"^Stopped at 1 of 1, bc on halfcheetah-d4rl: 0 "
+            runs.Interrupted, match=r"^Stopped at 1 of 1, brac-v on halfcheetah-d4rl: 0 "
         ):
             matrix.run(one, tmp_path, CPU)
     assert not matrix.run(one, tmp_path, CPU).failed
@@ -384,7 +385,7 @@ def test_table_says_how_likely_each_row_is_better_than_the_named_one() -> None:
 
 def test_table_names_data_budget_seeds_machine_and_every_failure() -> None:
     said = " ".join(scoreboard.board(FULL).notes)
-    for fact in ("D4RL v0, its own files", "6 updates of 16", "Seeds: 0, 1.", "a machine",
+    for fact in ("D4RL v0, its own files", "6 updates for each seed", "Seeds: 0, 1.", "a machine",
                  "sac on hopper-medium: It diverged.", "the last 2 evaluations"):  # fmt: skip
         assert fact in said
 
