@@ -28,15 +28,17 @@ class InSample:
         expectile: Of the regression of V: 0.5 gives the behaviour's value, more a better policy's.
         polyak: Rate at which the target critics follow.
         rate: Adam's learning rate.
+        hidden: Widths of the hidden layers; none takes the prior's.
     """
 
     expectile: float = 0.5
     polyak: float = 0.005
     rate: float = 3e-4
+    hidden: tuple[int, ...] | None = None
 
     def build(self, sizes: Sizes, hidden: tuple[int, ...], discount: float) -> InSampleEvaluator:
         """Make untrained critics."""
-        return InSampleEvaluator(self, sizes, hidden, discount)
+        return InSampleEvaluator(self, sizes, self.hidden or hidden, discount)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,11 +52,13 @@ class LambdaReturns:
         mix: Lambda.
         refresh: Updates between two computations of all returns from the V of then.
         rate: Adam's learning rate.
+        hidden: Widths of the hidden layers; none takes the prior's.
     """
 
     mix: float = 0.95
     refresh: int = 500
     rate: float = 1e-3
+    hidden: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuse a mix that is no share, and a refresh that never comes."""
@@ -65,7 +69,7 @@ class LambdaReturns:
 
     def build(self, sizes: Sizes, hidden: tuple[int, ...], discount: float) -> ReturnEvaluator:
         """Make an untrained value function."""
-        return ReturnEvaluator(self, sizes, hidden, discount)
+        return ReturnEvaluator(self, sizes, self.hidden or hidden, discount)
 
 
 class InSampleEvaluator(nn.Module):
