@@ -85,6 +85,8 @@ class Algorithm:
             and self.rollouts.prior_start_share > 0.0
             and absent_prior,
             "start_from_prior needs a prior": self.start_from_prior and absent_prior,
+            f"a prior goes unused by policy {kind} and regulariser {_kind(self.regulariser)}, "
+            "without start_from_prior or rollouts.prior_start_share": self._idle_prior(),
             "start_from_prior needs policy Sac, Mpo, Trpo or Npg, with the prior's hidden widths": (
                 self._misfit()
             ),
@@ -127,6 +129,16 @@ class Algorithm:
             and self.dynamics.elites < 2,
         }
 
+    def _idle_prior(self) -> bool:
+        """Whether nothing comes of a prior; rollouts that start from its data's states use it."""
+        used = (
+            isinstance(self.policy, Imitation | Mpo)
+            or isinstance(self.regulariser, ExplicitKl)
+            or self.start_from_prior
+            or (self.rollouts is not None and self.rollouts.prior_start_share > 0.0)
+        )
+        return self.prior is not None and not used
+
     def _misfit(self) -> bool:
         if not self.start_from_prior or self.prior is None:
             return False
@@ -136,14 +148,23 @@ class Algorithm:
 
     @property
     def policy_regularisation(self) -> str:
-        """Table 2's row "policy regularisation", derived: explicit, implicit or none."""
+        """Table 2's row "policy regularisation", derived: explicit, implicit or none.
+
+        Implicit is what fits to the prior, or leaves it by steps in a trust region (BREMEN). To
+        start as the prior and go wherever SAC leads holds the policy to nothing.
+        """
         if isinstance(self.policy, Td3):
             return "squared distance"
         if isinstance(self.regulariser, ExplicitKl):
             return "explicit KL"
-        return "implicit KL" if self.prior is not None else "none"
+        held = self.start_from_prior and isinstance(self.policy, Trpo | Npg)
+        return "implicit KL" if held or isinstance(self.policy, Imitation | Mpo) else "none"
 
     @property
     def head(self) -> str:
         """The kind of policy that the row leaves behind, as `actors` names it."""
         return DETERMINISTIC if isinstance(self.policy, Td3) else SQUASHED_NORMAL
+
+
+def _kind(part: object | None) -> str:
+    return "none" if part is None else type(part).__name__

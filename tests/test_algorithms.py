@@ -74,7 +74,7 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "mabe-flat-prior": (Sac, ExplicitKl, Ensemble, Unweighted, None, True, "explicit KL"),
     "mabe-no-rl": (Imitation, None, None, Adaptive, None, False, "implicit KL"),
     "mabe-no-prior": (Sac, Entropy, Ensemble, None, StdPenalty, False, "none"),
-    "mopo-from-prior": (Sac, Entropy, Ensemble, Adaptive, StdPenalty, True, "implicit KL"),
+    "mopo-from-prior": (Sac, Entropy, Ensemble, Adaptive, StdPenalty, True, "none"),
 }
 
 CRITICS = {
@@ -351,6 +351,16 @@ def test_kind_of_policy_follows_from_the_row(row: Algorithm) -> None:
             {"rollouts": Rollouts(prior_start_share=0.5)},
             "rollouts from the prior's states need a prior",
         ),
+        (
+            MOPO,
+            {"prior": Unweighted()},
+            "a prior goes unused by policy Sac and regulariser Entropy, without start_from_prior",
+        ),
+        (
+            MOREL,
+            {"prior": Adaptive()},
+            "a prior goes unused by policy Npg and regulariser none, without start_from_prior",
+        ),
     ],
 )
 def test_row_that_makes_no_sense_is_refused_with_both_columns(
@@ -359,6 +369,13 @@ def test_row_that_makes_no_sense_is_refused_with_both_columns(
     start = re.escape(f"The row '{row.name}' makes no sense: {message}")
     with pytest.raises(UserError, match=f"^{start}"):
         replace(row, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"start_from_prior": True}, {"rollouts": Rollouts(prior_start_share=0.5)}]
+)
+def test_prior_that_something_uses_is_taken(changes: dict[str, Any]) -> None:
+    assert replace(MOPO, prior=Unweighted(), **changes).prior == Unweighted()
 
 
 def test_mpo_may_start_from_its_prior() -> None:
