@@ -28,15 +28,20 @@ def markdown(
         title: A heading above it.
         notes: Sentences below it.
     """
+    head = [f"## {title}", ""] if title else []
+    foot = ["", *(f"- {note}" for note in notes)] if notes else []
+    write_text(path, "\n".join((*head, *markdown_lines(rows), *foot)) + "\n")
+    return path
+
+
+def markdown_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The lines of a Markdown table, with the columns of the first row."""
     names = list(rows[0]) if rows else []
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)] if rows else []
     for row in rows:
         cells = [f"{v:,.1f}" if isinstance(v, float) else str(v) for v in row.values()]
         lines.append("| " + " | ".join(cells) + " |")
-    head = [f"## {title}", ""] if title else []
-    foot = ["", *(f"- {note}" for note in notes)] if notes else []
-    write_text(path, "\n".join((*head, *lines, *foot)) + "\n")
-    return path
+    return lines
 
 
 def curves(histories: Mapping[str, History], path: Path, *, title: str, flat: str) -> Path:

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from mabe_transfer.algorithms import ALGORITHMS, algorithm
+from mabe_transfer import comparison, report
+from mabe_transfer.algorithms import algorithm
 from mabe_transfer.cli.tables import out, show
 from mabe_transfer.config import to_json
 
@@ -15,21 +16,18 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 
 
 @app.command("list")
-def list_(as_json: Json = False) -> None:
-    """List every row with its parts."""
-    rows = [
-        {
-            "row": row.name,
-            "dynamics": _part(row.dynamics),
-            "prior": _part(row.prior),
-            "policy regularisation": row.policy_regularisation,
-            "policy": _part(row.policy),
-            "uncertainty": _part(row.uncertainty),
-            "critic": _part(row.critic),
-            "paper": row.paper,
-        }
-        for row in ALGORITHMS.values()
-    ]
+def list_(
+    as_json: Json = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print Markdown, as README has it.")
+    ] = False,
+) -> None:
+    """List every row by its parts: the paper's Table 2 and what came since."""
+    rows = comparison.table()
+    if as_markdown and not as_json:
+        named = [{**row, "row": f"`{row['row']}`"} for row in rows]
+        print("\n".join(report.markdown_lines(named)))
+        return
     show(rows, title="Algorithms", as_json=as_json)
 
 
@@ -37,7 +35,3 @@ def list_(as_json: Json = False) -> None:
 def show_(name: Annotated[str, typer.Argument(help="A row of the table.")]) -> None:
     """Show a row with every hyper-parameter, as `--set part.field=value` reaches them."""
     out.print_json(data=to_json(algorithm(name)))
-
-
-def _part(part: object | None) -> str:
-    return "-" if part is None else type(part).__name__
