@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mabe_transfer import catalogue, library, matrix, published, scoreboard
+from mabe_transfer import catalogue, library, matrix, presets, published, scoreboard
 from mabe_transfer.acquire import acquire, of_recipe
 from mabe_transfer.algorithms import ALGORITHMS, algorithm
 from mabe_transfer.config import has_field, with_overrides
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from mabe_transfer.composition import Algorithm
+    from mabe_transfer.presets import Preset
     from mabe_transfer.published import Printed
 
 ROBOTS = ("halfcheetah", "hopper", "walker2d")
@@ -115,6 +116,8 @@ class Plan:
         seeds: Of every cell.
         schedule: Of every cell.
         overrides: `part.field` to value, for the rows that have such a field.
+        presets: Published settings, for the rows that they are of: names, or a release of D4RL for
+            all that were found on it. Overrides win over them.
     """
 
     algos: tuple[str, ...] = METHODS
@@ -123,6 +126,7 @@ class Plan:
     seeds: tuple[int, ...]
     schedule: Schedule
     overrides: Mapping[str, str]
+    presets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +154,7 @@ def run(plan: Plan, out: Path, results: Path, device: torch.device, *, reference
     if reference and reference not in plan.algos:
         raise unknown("row to compare with", reference, plan.algos)
     datasets = named(plan)
-    cells = _cells(plan, datasets)
+    found = cells(plan, datasets)
     for dataset in datasets:
         plan.source.prepare(dataset)
     version = datasets[0].version
@@ -158,7 +162,7 @@ def run(plan: Plan, out: Path, results: Path, device: torch.device, *, reference
         Matrix(
             title="D4RL benchmark",
             data=plan.source.data(version),
-            cells=cells,
+            cells=found,
             seeds=plan.seeds,
             schedule=plan.schedule,
         ),
@@ -205,30 +209,82 @@ def named(plan: Plan) -> list[Named]:
     return found
 
 
-def _cells(plan: Plan, datasets: list[Named]) -> tuple[Cell, ...]:
+def settings(plan: Plan, version: str) -> dict[str, Preset]:
+    """The presets of a plan, each by the row that it is of.
+
+    Args:
+        plan: What to run.
+        version: Of the data; ours stands for any release of D4RL.
+
+    Raises:
+        UserError: There is no such preset, or it is of a row that is not run, of another release
+            than the data, or one of two for a row.
+    """
+    found: dict[str, Preset] = {}
+    known = presets.presets().values()
+    for text in plan.presets:
+        several = [one for one in known if one.data == text]
+        if several:
+            several = [one for one in several if one.row in plan.algos]
+            if not several:
+                raise UserError(
+                    f"No row of --algos {','.join(plan.algos)} has a preset of D4RL {text}."
+                )
+        for one in several or [presets.preset(text)]:
+            if one.row not in plan.algos:
+                raise UserError(
+                    f"The preset {one.name} sets the row {one.row}, which is not among --algos "
+                    f"{','.join(plan.algos)}."
+                )
+            if version not in ("ours", one.data):
+                raise UserError(
+                    f"The preset {one.name} was found on D4RL {one.data}, and the data are "
+                    f"{version}, which are different data."
+                )
+            if found.setdefault(one.row, one) != one:
+                raise UserError(
+                    f"--preset has {found[one.row].name} and {one.name} for one row, {one.row}."
+                )
+    return found
+
+
+def cells(plan: Plan, datasets: list[Named]) -> tuple[Cell, ...]:
+    """Every row of a plan on every dataset, with the settings that reach it.
+
+    Raises:
+        UserError: A setting reaches no row, or does not go with the row that it is of.
+    """
     rows = [algorithm(name) for name in dict.fromkeys(plan.algos)]
-    overrides = {row.name: _overrides(row, plan.overrides) for row in rows}
+    published_for = settings(plan, datasets[0].version)
     for path, text in plan.overrides.items():
         if not any(has_field(row, path) for row in rows):
             part = path.split(".")[0]
             nearest = next((row for row in rows if getattr(row, part, None) is not None), rows[0])
             with_overrides(nearest, {path: text})  # says what is wrong with it
-    for row in rows:
-        with_overrides(row, dict(overrides[row.name]))  # before hours of collecting
-    return tuple(
-        Cell(
-            label=row.name,
-            task=dataset.task,
-            row=row,
-            dynamics=dataset.dataset,
-            target=f"{TASKS[dataset.task]}-d4rl",
-            overrides=overrides[row.name],
-        )
+    found = tuple(
+        _cell(row, dataset, plan.overrides, published_for.get(row.name))
         for dataset in datasets
         for row in rows
     )
+    for cell in found:
+        _ = cell.algorithm  # says what is wrong with it, before hours of collecting
+    return found
 
 
-def _overrides(row: Algorithm, given: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """The overrides that reach a row: those of parts that it has."""
-    return tuple((path, text) for path, text in given.items() if has_field(row, path))
+def _cell(row: Algorithm, dataset: Named, given: Mapping[str, str], preset: Preset | None) -> Cell:
+    """A row on a dataset, with a preset's settings and the overrides of parts that it has."""
+    overrides = {path: text for path, text in given.items() if has_field(row, path)}
+    chosen = None
+    if preset is not None:
+        chosen = presets.Chosen(preset, dataset.task if preset.datasets else "")
+        chosen.check(row.name, row)
+        overrides = chosen.overrides | overrides
+    return Cell(
+        label=row.name,
+        task=dataset.task,
+        row=row,
+        dynamics=dataset.dataset,
+        target=f"{TASKS[dataset.task]}-d4rl",
+        overrides=tuple(overrides.items()),
+        preset=chosen.name if chosen else "",
+    )

@@ -48,6 +48,7 @@ class Cell:
         prior: Name of D2.
         target: Domain to learn for, where the data do not say it.
         overrides: `part.field` and value, as `--set` takes them.
+        preset: Whose settings are among them, for the record.
     """
 
     label: str
@@ -57,6 +58,7 @@ class Cell:
     prior: str | None = None
     target: str | None = None
     overrides: tuple[tuple[str, str], ...] = ()
+    preset: str = ""
 
     @property
     def algorithm(self) -> Algorithm:
@@ -156,7 +158,9 @@ def _one(
     try:
         row = cell.algorithm
         found = sources(row, cell.dynamics, cell.prior, cell.target)
-        config = identity(row, found, matrix.schedule, seeds=matrix.seeds, device=device)
+        config = identity(
+            row, found, matrix.schedule, seeds=matrix.seeds, device=device, preset=cell.preset
+        )
     except UserError as error:  # the data are not there, say
         why = str(error)
         return Record(label=cell.label, task=cell.task, row=cell.row.name, failure=why), False
@@ -174,7 +178,13 @@ def _one(
         notice(f"{line}: " + (f"going on after {done:,} updates" if done else "training"))
         try:
             trainer = Trainer(
-                row, found, matrix.schedule, seeds=matrix.seeds, device=device, folder=folder
+                row,
+                found,
+                matrix.schedule,
+                seeds=matrix.seeds,
+                device=device,
+                folder=folder,
+                preset=cell.preset,
             )
             trainer.run()
         except runs.Interrupted:
@@ -216,6 +226,7 @@ def _gather(
         prior=found.prior.name if found.prior else None,
         target=found.target.name,
         folder=folder.name,
+        preset=cell.preset,
         machine=_machine(folder),
         returns=returns,
         scores=scores,

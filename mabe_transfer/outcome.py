@@ -27,6 +27,7 @@ class Record:
         prior: Name of D2.
         target: Name of the domain that was learned for.
         folder: Of the run, inside the matrix's folder.
+        preset: Whose settings the row had, if anyone's.
         machine: Where it was trained.
         returns: Mean of the last evaluations, one a seed; empty where the cell failed.
         scores: The same, normalised; empty where the target has no reference returns.
@@ -41,6 +42,7 @@ class Record:
     prior: str | None = None
     target: str = ""
     folder: str = ""
+    preset: str = ""
     machine: str = ""
     returns: tuple[float, ...] = ()
     scores: tuple[float, ...] = ()

@@ -188,6 +188,10 @@ def _notes(outcome: Outcome, scores: Scores, printed: Printed | None) -> list[st
             f"Printed: {printed.title} ({printed.source}), on {printed.data}"
             + ("." if _same_data(outcome, printed) else ", which is other data than ours.")
         )
+    names = {r.preset.partition("/")[0]: r.label for r in outcome.records if r.preset}
+    if names:
+        pairs = ", ".join(f"{label} has {preset}" for preset, label in names.items())
+        notes.append(f"Published settings (`mabe-transfer algorithms presets`): {pairs}.")
     notes += [f"{r.label} on {r.task}: {r.failure}" for r in outcome.records if r.failure]
     return notes
 

@@ -79,6 +79,7 @@ class Trainer:
         seeds: One policy a seed, all trained together.
         device: Where.
         folder: The run folder; a matching one resumes.
+        preset: Whose settings the row has, for the record.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Trainer:
         seeds: tuple[int, ...],
         device: torch.device,
         folder: Path,
+        preset: str = "",
     ) -> None:
         self.row, self.sources, self.schedule = row, sources, schedule
         real = sources.real.store.layout
@@ -97,7 +99,7 @@ class Trainer:
             seeds=seeds, observation=real.observation_size, action=real.action_size, device=device
         )
         self.folder = runs.RunFolder(
-            folder, identity(row, sources, schedule, seeds=seeds, device=device)
+            folder, identity(row, sources, schedule, seeds=seeds, device=device, preset=preset)
         )
         self.simulation = world(sources.target, len(seeds) * schedule.episodes)
 
@@ -217,9 +219,11 @@ def identity(
     *,
     seeds: tuple[int, ...],
     device: torch.device,
+    preset: str = "",
 ) -> Json:
     """What makes a run that very run, as its folder's `config.json` keeps it."""
     return {
+        **({"preset": preset} if preset else {}),
         "row": to_json(row),
         "schedule": to_json(schedule),
         "seeds": list(seeds),

@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
-from mabe_transfer import comparison, report
+from mabe_transfer import comparison, presets, report
 from mabe_transfer.algorithms import algorithm
 from mabe_transfer.cli.tables import out, show
 from mabe_transfer.config import to_json
+from mabe_transfer.presets import Preset
+from mabe_transfer.progress import notice
 
 app = typer.Typer(no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -31,7 +33,48 @@ def list_(
     show(rows, title="Algorithms", as_json=as_json)
 
 
+@app.command("presets")
+def presets_(
+    name: Annotated[str, typer.Argument(help="A preset; all of them by default.")] = "",
+    as_json: Json = False,
+) -> None:
+    """List published settings, or what one of them sets on each dataset."""
+    if name:
+        _show_preset(presets.preset(name), as_json=as_json)
+        return
+    rows = [
+        {
+            "preset": one.name,
+            "row": one.row,
+            "data": f"D4RL {one.data}",
+            "datasets": str(len(one.datasets) or "all"),
+            "source": one.source,
+        }
+        for one in presets.presets().values()
+    ]
+    show(rows, title="Presets, for train --preset and benchmark d4rl --preset", as_json=as_json)
+
+
 @app.command("show")
 def show_(name: Annotated[str, typer.Argument(help="A row of the table.")]) -> None:
     """Show a row with every hyper-parameter, as `--set part.field=value` reaches them."""
     out.print_json(data=to_json(algorithm(name)))
+
+
+def _show_preset(preset: Preset, *, as_json: bool) -> None:
+    """A line for each dataset; what is the same on all of them stands beside the table."""
+    settings = {each or "all": preset.overrides(each) for each in preset.datasets or ("",)}
+    same: dict[str, str] = {}
+    if len(settings) > 1:
+        same = dict(set.intersection(*(set(values.items()) for values in settings.values())))
+    names = dict.fromkeys(key for values in settings.values() for key in values)
+    shown = [key for key in names if as_json or key not in same]
+    rows = [
+        {"dataset": each, **{key: values.get(key, "-") for key in shown}}
+        for each, values in settings.items()
+    ]
+    show(rows, title=f"{preset.title} ({preset.source})", as_json=as_json)
+    if same:
+        notice("On all: " + ", ".join(f"{key}={same[key]}" for key in sorted(same)))
+    if preset.note:
+        notice(f"Published with it: {preset.note}.")

@@ -40,6 +40,9 @@ def d4rl(
     override: Annotated[
         list[str] | None, typer.Option("--set", help="part.field=value, where a row has the part")
     ] = None,
+    preset: Annotated[
+        str, typer.Option(help="Published settings by commas; v0 or v2: all of that release.")
+    ] = "",
     reference: Reference = "",
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all.")] = 0,
@@ -58,6 +61,7 @@ def d4rl(
         seeds=tuple(range(first_seed, first_seed + seeds)),
         schedule=Schedule(updates=steps, evaluate_every=benchmark.looks(steps), episodes=episodes),
         overrides=parse_overrides(override or []),
+        presets=_split(preset),
     )
     made = benchmark.run(plan, out, results or out, pick_device(device), reference=reference)
     _print(made.board, as_json)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import typer
 
-from mabe_transfer import domains, policies, video
+from mabe_transfer import domains, policies, presets, video
 from mabe_transfer import evaluate as evaluation
 from mabe_transfer.algorithms import algorithm
 from mabe_transfer.cli.tables import show
@@ -27,7 +27,13 @@ Run = Annotated[Path, typer.Argument(help="A run's folder.")]
 def train(
     dynamics: Annotated[str, typer.Option(help="D1: data of the world to act in.")] = "",
     prior: Annotated[str, typer.Option(help="D2: data of the wanted behaviour.")] = "",
-    algo: Annotated[str, typer.Option(help="A row of `algorithms list`.")] = "mabe",
+    algo: Annotated[
+        str, typer.Option(help="A row of `algorithms list`; the preset's, or mabe.")
+    ] = "",
+    preset: Annotated[
+        str,
+        typer.Option(help="Published settings, of `algorithms presets`: mopo-v2/hopper-medium."),
+    ] = "",
     target: Annotated[str, typer.Option(help="Target domain; follows from the data.")] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Policies trained together.")] = 3,
     first_seed: Annotated[int, typer.Option(min=0, help="Seeds count from here.")] = 0,
@@ -42,17 +48,32 @@ def train(
 ) -> None:
     """Train a policy from D1's dynamics and D2's behaviour, and evaluate it in the target."""
     limit_threads(threads)
-    row = with_overrides(algorithm(algo), parse_overrides(override or []))
+    given = parse_overrides(override or [])
+    chosen = presets.choose(preset, dynamics or prior) if preset else None
+    row = algorithm(algo or (chosen.preset.row if chosen else "mabe"))
+    if chosen is not None:
+        chosen.check(row.name, row)
+        given = chosen.overrides | given
+    row = with_overrides(row, given)
     found = sources(row, dynamics or None, prior or None, target or None)
     for line in found.describe():
         notice(line)
+    if chosen is not None:
+        notice(chosen.describe())
     numbers = tuple(range(first_seed, first_seed + seeds))
     schedule = lengths(row, steps, evaluate_every)
-    identity = fingerprint([row, schedule, numbers, dynamics, prior])[:6]
+    marks = [chosen.name] if chosen else []
+    identity = fingerprint([row, schedule, numbers, dynamics, prior, *marks])[:6]
     name = f"{row.name}-{found.target.name}-{identity}"
     folder = out or Path("runs") / name
     trainer = Trainer(
-        row, found, schedule, seeds=numbers, device=pick_device(device), folder=folder
+        row,
+        found,
+        schedule,
+        seeds=numbers,
+        device=pick_device(device),
+        folder=folder,
+        preset=chosen.name if chosen else "",
     )
     report(trainer.run())
 
