@@ -27,9 +27,14 @@ from mabe_transfer.values import InSample, LambdaReturns
 from mabe_transfer.weighting import Advantage, Exponential, Indicator
 
 SAC = Algorithm(name="sac", paper="1801.01290", policy=Sac(), regulariser=Entropy())
+"""Soft actor-critic on the data alone (arXiv 1812.05905, Algorithm 1, with the temperature of its
+Eq. 18). Nothing holds the policy to the data, so its values tend to diverge (MABE, Table 1).
+
+Differs from print: no value network, as in the later version of the paper."""
 BC = Algorithm(
     name="bc", paper="behaviour cloning", policy=Imitation(), prior=Unweighted(fit=Network())
 )
+"""Behaviour cloning: the unweighted prior is the policy (MABE Eq. 3), and acts by its mode."""
 AWR = Algorithm(
     name="awr",
     paper="1910.00177",
@@ -99,7 +104,7 @@ REBRAC = Algorithm(
 )
 """ReBRAC (Tarasov et al. 2023): penalties of policy and critics are apart, deeper networks with
 layer norms in the critics, large batches. The penalties are those of hopper-medium;
-the paper tunes both for each dataset.
+the paper tunes both for each dataset: `--preset rebrac-v2`.
 
 Differs from print: PyTorch's bounds for the initial weights of all layers."""
 BRAC_V = Algorithm(
@@ -109,6 +114,12 @@ BRAC_V = Algorithm(
     regulariser=ExplicitKl(),
     prior=Unweighted(),
 )
+"""BRAC with the value penalty (Wu et al. 2019, section 3): policy and critics' target pay the
+divergence from a cloned policy, at a fixed weight; `regulariser.target` makes it a dual one.
+
+Differs from print: the divergence is the closed form KL(pi || b) and not a mean over samples; the
+networks and rates of the other rows; the policy acts by its mode, where the authors' code takes the
+best of ten samples by their value."""
 BRAC_P = replace(BRAC_V, name="brac-p", policy=Sac(penalised_backup=False))
 """BRAC with its policy penalty alone: the critics' target does not pay the divergence (section 3).
 
@@ -133,7 +144,8 @@ EDAC = Algorithm(
     critic=Diversity(),
 )
 """EDAC, Algorithm 1, with the entropy in the backup. Hopper takes `policy.critics=50`, and
-half cheetah and walker2d medium-expert `critic.weight=5`. `sac-n` is its other half."""
+half cheetah and walker2d medium-expert `critic.weight=5`: `--preset edac-v2`. `sac-n`, the same
+paper's, is its other half."""
 MOPO = Algorithm(
     name="mopo",
     paper="2005.13239",
@@ -143,6 +155,12 @@ MOPO = Algorithm(
     rollouts=Rollouts(),
     uncertainty=StdPenalty(),
 )
+"""MOPO (Yu et al. 2020, Algorithm 1, with the penalty of its section 5): SAC in the model, whose
+rewards pay the largest predicted deviation. Horizon and weight are tuned for each dataset:
+`--preset mopo-v0`, `--preset mopo-v2`.
+
+Differs from the published code: the model standardises its targets, see `EnsembleModel`; the target
+entropy is -|A| and not -3."""
 COMBO = replace(
     CQL,
     name="combo",
@@ -153,7 +171,8 @@ COMBO = replace(
 )
 """COMBO, Eq. 2: values are pushed down at the model's states, up at real transitions. Half of a
 batch is real, and there is no entropy in the backup, as in public code. That code pushes down at
-all states of the batch; its weights (0.5 or 5) were found so: `critic.model_states_only=false`.
+all states of the batch; its weights (0.5 or 5) were found so: `critic.model_states_only=false`,
+as in `--preset combo-v2`.
 
 Differs from print: values are pushed down by a log-sum-exp over actions as in CQL(H), and not at
 the policy's actions alone."""
@@ -216,7 +235,10 @@ MABE = Algorithm(
     prior=ADAPTIVE,
     start_from_prior=True,
 )
-"""Differs from print: the policy starts as the prior, and half of the rollouts start from the
+"""MABE, Algorithm 1: a prior weighted by Q (Eq. 5), SAC in the model (Eq. 2) that pays KL(pi || p)
+(Eq. 6, lines 9 and 10) at a dual weight (line 12). `mabe-uncertainty` pays for the model's as well.
+
+Differs from print: the policy starts as the prior, and half of the rollouts start from the
 prior's states, since from D1's alone the critic never sees the wanted behaviour; `mabe-paper` has
 neither. The paper gives no target divergence; this one was chosen on half cheetah."""
 
@@ -241,6 +263,8 @@ ALGORITHMS: dict[str, Algorithm] = {
         COMBO,
         MOBILE,
         MABE,
+        # The paper's own ablations: Figure 3 (no prior, no RL, uncertainty), Figure 4 (flat prior),
+        # Figure 6 (iii, MOPO that starts as the prior).
         replace(MABE, name="mabe-paper", rollouts=Rollouts(), start_from_prior=False),
         replace(MABE, name="mabe-uncertainty", uncertainty=StdPenalty()),
         replace(MABE, name="mabe-advantage", prior=Adaptive(weighting=Advantage())),
