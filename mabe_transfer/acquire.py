@@ -63,6 +63,7 @@ class Request:
 
 
 DEFAULT_TRANSITIONS = 100_000
+SHIPPED_RUNGS = 8  # policies of a ladder that ships, about 1 MB
 
 
 def of_recipe(recipe: Recipe, *, out: str | None = None) -> Request:
@@ -260,8 +261,8 @@ def replayed(records: Records, steps: int) -> Transitions:
 
 
 def publish(found: Ladder, folder: Path, command: str) -> Path:
-    """Write a ladder where it ships, with the command that made it."""
+    """Write a ladder where it ships, of few enough policies, with the command that made it."""
     path = folder / f"{found.domain.name}.safetensors"
     provenance = {**found.provenance, "command": command, "versions": runs.versions()}
-    replace(found, provenance=provenance).save(path)
+    replace(found.thinned(SHIPPED_RUNGS), provenance=provenance).save(path)
     return path

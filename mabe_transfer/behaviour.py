@@ -8,7 +8,7 @@ one nearest to a third of the expert's return above random.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -75,6 +75,14 @@ class Ladder:
     def medium_rung(self) -> Rung:
         """The medium rung's measurements."""
         return self.rungs[self.medium]
+
+    def thinned(self, count: int) -> Ladder:
+        """At most `count` > 3 of the policies: worst, medium, expert, and others evenly spaced."""
+        worst = min(range(len(self.rungs)), key=lambda index: self.rungs[index].mean)
+        spread = np.linspace(0, len(self.rungs) - 1, count - 3).round().astype(int).tolist()
+        kept = sorted({worst, self.medium, self.expert, *spread})
+        rungs = tuple(self.rungs[index] for index in kept)
+        return replace(self, rungs=rungs, tensors={k: t[kept] for k, t in self.tensors.items()})
 
     def policy(self, index: int) -> LadderPolicy:
         """The policy of one rung."""

@@ -284,6 +284,16 @@ def test_medium_is_a_third_of_the_way_to_the_expert(
     assert (found.medium, found.expert) == (medium, expert)
 
 
+def test_thinned_ladder_keeps_worst_medium_and_expert_with_their_policies() -> None:
+    whole = ladder(25.0, 30.0, -20.0, 22.0, 40.0, 35.0, 60.0, 100.0, 90.0, 80.0)
+    found = whole.thinned(5)
+    assert [rung.mean for rung in found.rungs] == [25.0, -20.0, 22.0, 100.0, 80.0]
+    assert (found.medium_rung, found.expert) == (whole.medium_rung, 3)
+    for name, tensor in whole.tensors.items():
+        assert torch.equal(found.tensors[name], tensor[[0, 2, 3, 7, 9]])
+    assert ladder(1.0, 2.0).thinned(8).rungs == ladder(1.0, 2.0).rungs
+
+
 def test_ladder_file_holds_the_ladder_in_half_precision(tmp_path: Path) -> None:
     before = ladder(1.0, 2.0, 3.0)
     before.save(tmp_path / "l.safetensors")
