@@ -16,9 +16,9 @@ TINY = OnlineConfig(
 
 
 def test_medium_replay_passes_every_check_and_replays() -> None:
-    request = Request(domain=domain("hopper-ice"), quality="medium-replay")
+    request = Request(domain=domain("hopper-gravity=0.9"), quality="medium-replay")
     store = acquire(request, TINY)
     assert store.rows in {120, 240}  # up to the first rung or to the second, 4 copies
-    found = open_dataset("hopper-ice-medium-replay").domain
+    found = open_dataset("hopper-gravity=0.9-medium-replay").domain
     findings = verify(store, task_weights=found.weights, replay=resimulate(found), sample=60)
     assert [finding for finding in findings if not finding.passed] == []

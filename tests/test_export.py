@@ -416,7 +416,7 @@ def test_file_that_cannot_be_written_is_said(run: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_exported_is_said_in_a_sentence(run: Path, tmp_path: Path) -> None:
     assert "holds no run" in refusal("export", str(tmp_path))
     assert "Did you mean 'halfcheetah'?" in refusal("export", "halfcheta")
-    assert "shipped policy 'hopper'" in refusal("export", "hopper")
+    assert "shipped policy 'hopper-mass=0.9'" in refusal("export", "hopper-mass=0.9")
     assert "there is no such file" in refusal("export", str(tmp_path / "none.safetensors"))
     assert "holds no behaviour ladder" in refusal("export", str(policies.path(run)))
     assert "There is no seed in this run '3'; there is 0, 4, 7." in refusal(

@@ -69,7 +69,9 @@ def test_saved_state_goes_on_exactly(copies: World) -> None:
     np.testing.assert_array_equal(copies.observation, fresh)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [NAMES[0], pytest.param(NAMES[1], marks=pytest.mark.slow)]
+)  # an episode of the suite takes seconds
 def test_random_dataset_of_any_world_passes_every_check(name: str) -> None:
     store = acquire(Request(domain=domain(name), quality="random", transitions=150))
     found = open_dataset(f"{name}-random")
