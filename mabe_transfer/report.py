@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
-
 from mabe_transfer.evaluate import LAST
 from mabe_transfer.runs import write_text
 
@@ -53,6 +51,8 @@ def curves(histories: Mapping[str, History], path: Path, *, title: str, flat: st
         title: Above it.
         flat: The arm whose updates are not the others', drawn as the level that it came to.
     """
+    from matplotlib.figure import Figure  # half a second, which no other command should take
+
     figure = Figure(figsize=(7.0, 4.2), layout="constrained")
     axes = figure.subplots()
     for (name, history), colour in zip(histories.items(), COLOURS, strict=False):
