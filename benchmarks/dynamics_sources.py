@@ -26,7 +26,7 @@ ROBOTS = ("hopper", "halfcheetah", "walker2d")
 ROWS = 10_000  # of a source, at the most
 HELD = 0.2  # of the episodes
 TESTED = 2_000  # transitions of a test
-CONFIG = Ensemble(max_epochs=30)
+CONFIG = Ensemble(max_epochs=10)
 
 
 def main() -> None:
