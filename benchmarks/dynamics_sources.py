@@ -21,6 +21,7 @@ import torch
 from mabe_transfer import runs
 from mabe_transfer.networks import Sizes
 from mabe_transfer.parts.dynamics import Ensemble, EnsembleModel
+from mabe_transfer.transitions import Transitions
 
 ROBOTS = ("hopper", "halfcheetah", "walker2d")
 ROWS = 10_000  # of a source, at the most
@@ -62,7 +63,11 @@ def table(path: Path) -> dict[str, dict[str, float]]:
         if not len(train):  # a single episode, which is for testing
             continue
         model = CONFIG.build(
-            Sizes(seeds=(0,), observation=data["observations"].shape[1], action=actions(data))
+            Sizes(
+                seeds=(0,),
+                observation=data["observations"].shape[1],
+                action=data["actions"].shape[1],
+            )
         )
         model.fit(train)
         found[name] = {other: error(model, held) for other, (_, held) in parts.items()}
@@ -80,15 +85,16 @@ def split(data: dict[str, Any], source: int) -> tuple[torch.Tensor, torch.Tensor
 
 
 def packed(data: dict[str, Any], rows: np.ndarray[Any, Any]) -> torch.Tensor:
-    """Observation, action, reward, next observation and terminal, side by side."""
-    columns = (
-        data["observations"][rows],
-        np.clip(data["actions"][rows], -1.0, 1.0),
-        data["rewards"][rows, None],
-        data["next_observations"][rows],
-        data["terminals"][rows, None],
+    """The training fields of some rows, [N, O + A + 1 + O + 1]."""
+    found = Transitions(
+        observations=data["observations"][rows].astype(np.float32),
+        actions=np.clip(data["actions"][rows], -1.0, 1.0).astype(np.float32),
+        rewards=data["rewards"][rows].astype(np.float32),
+        next_observations=data["next_observations"][rows].astype(np.float32),
+        terminals=data["terminals"][rows].astype(np.bool_),
+        timeouts=np.zeros(len(rows), np.bool_),
     )
-    return torch.from_numpy(np.concatenate(columns, axis=1, dtype=np.float32))
+    return torch.from_numpy(found.packed())
 
 
 def error(model: EnsembleModel, rows: torch.Tensor) -> float:
@@ -99,11 +105,6 @@ def error(model: EnsembleModel, rows: torch.Tensor) -> float:
     change = rows[:, width + action + 1 : -1] - rows[:, :width]
     truth = torch.cat((change, rows[:, width + action, None]), 1)
     return float(((elite - truth) / model.target_std).square().mean().sqrt())
-
-
-def actions(data: dict[str, Any]) -> int:
-    """Size of an action."""
-    return int(data["actions"].shape[1])
 
 
 if __name__ == "__main__":

@@ -53,12 +53,11 @@ class Learner:
 
     Args:
         parts: What was fitted before.
-        batch: Transitions of an update, for each seed.
     """
 
-    def __init__(self, parts: Parts, batch: int) -> None:
+    def __init__(self, parts: Parts) -> None:
         row, sizes = parts.row, parts.sizes
-        self.parts, self.batch = parts, batch
+        self.parts = parts
         self.policy = policy(parts)
         if row.start_from_prior:
             assert parts.prior is not None
@@ -106,17 +105,17 @@ class Learner:
 
     def transitions(self) -> Batch:
         """A batch of real transitions and, where the row has a model, of its own."""
-        sizes, real = self.parts.sizes, self.parts.real
+        sizes, real, batch = self.parts.sizes, self.parts.real, self.parts.row.batch
         share = 1.0 if self.pool is None else self.pool.config.real_share
-        count = round(share * self.batch)
+        count = round(share * batch)
         parts = []
         picked = None
         if count > 0:
             picked = self.sampler.integers(len(real), count)
             parts.append(real[picked])
-        if count < self.batch:
+        if count < batch:
             assert self.pool is not None
-            parts.append(self.pool.sample(self.sampler, self.batch - count))
+            parts.append(self.pool.sample(self.sampler, batch - count))
         rows = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
         return unpack(rows, sizes.observation, sizes.action, real=count, index=picked)
 

@@ -75,7 +75,7 @@ class Matrix:
         data: Which data it stands on, for the tables.
         cells: In the order in which they are trained.
         seeds: One policy each, all of a cell trained together.
-        schedule: How long.
+        schedule: How long, in gradient steps; see `Schedule.matched` for rows that have others.
 
     Raises:
         UserError: Two cells have one label and one task.
@@ -157,9 +157,10 @@ def _one(
     """A cell's record, trained if need be; none where another process is at it."""
     try:
         row = cell.algorithm
+        schedule = matrix.schedule.matched(row)
         found = sources(row, cell.dynamics, cell.prior, cell.target)
         config = identity(
-            row, found, matrix.schedule, seeds=matrix.seeds, device=device, preset=cell.preset
+            row, found, schedule, seeds=matrix.seeds, device=device, preset=cell.preset
         )
     except UserError as error:  # the data are not there, say
         why = str(error)
@@ -180,7 +181,7 @@ def _one(
             trainer = Trainer(
                 row,
                 found,
-                matrix.schedule,
+                schedule,
                 seeds=matrix.seeds,
                 device=device,
                 folder=folder,

@@ -176,7 +176,8 @@ def _notes(outcome: Outcome, scores: Scores, printed: Printed | None) -> list[st
     machines = sorted({record.machine for record in outcome.records if record.machine})
     notes = [
         f"Data: {outcome.data}.",
-        f"Budget: {plan.updates:,} updates for each seed, of batches as each row has them. Seeds: "
+        f"Budget: {plan.updates:,} updates for each seed, of batches as each row has them; rows "
+        "that step on whole trajectories take the same share of their usual steps. Seeds: "
         f"{', '.join(str(seed) for seed in outcome.seeds)}.",
         f"A number is the {kind}, mean +- standard deviation over seeds of the last {looks} "
         f"evaluations of {plan.episodes} episodes each; in brackets stand bootstrap 95 % "

@@ -6,7 +6,7 @@ so that a second run that shares them starts at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +54,19 @@ class Schedule:
         if isinstance(row.rollouts, WholeRollouts):
             return cls(updates=500, evaluate_every=25, log_every=1)
         return cls()
+
+    def matched(self, row: Algorithm) -> Schedule:
+        """This budget of gradient steps, as a row counts its steps.
+
+        A row that steps on whole trajectories takes the same share of its usual number of steps,
+        and is looked at as often.
+        """
+        usual, plain = Schedule.of(row), Schedule()
+        if usual == plain:
+            return self
+        updates = max(1, round(self.updates * usual.updates / plain.updates))
+        every = max(1, round(updates * self.evaluate_every / self.updates))
+        return replace(usual, updates=updates, evaluate_every=every, episodes=self.episodes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +126,7 @@ class Trainer:
         try:
             self.folder.status("running")
             parts = fitting.fit(self.row, self.sources, self.sizes, self.folder.path)
-            self._learn(Learner(parts, self.row.batch))
+            self._learn(Learner(parts))
             result = self.result()
             self.folder.status("complete", **result.summary)
         except (runs.Interrupted, KeyboardInterrupt):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mabe_transfer import losses, weights
+from mabe_transfer.descent import adam, descend
 from mabe_transfer.errors import UserError
 from mabe_transfer.networks import Critics, Sizes, StackedMlp, generator, track
 
@@ -86,9 +87,11 @@ class InSampleEvaluator(nn.Module):
             (sizes.observation, *hidden, 1),
             [generator(seed, "prior/value", sizes.device) for seed in sizes.seeds],
         )
-        learned = [*self.critics.parameters(), *self.value.parameters()]
-        self.adam = torch.optim.Adam(learned, lr=config.rate, fused=True)
+        self.adam = torch.optim.Adam(self._learned(), lr=config.rate, fused=True)
         self.factor = 1.0  # of the rewards
+
+    def _learned(self) -> list[nn.Parameter]:
+        return [*self.critics.parameters(), *self.value.parameters()]
 
     def look_at(self, data: Data, factor: float) -> None:
         """Take the factor by which rewards are multiplied."""
@@ -107,9 +110,7 @@ class InSampleEvaluator(nn.Module):
         loss = losses.expectile_loss(q - value, self.config.expectile).sum()
         values = self.critics.values(batch.observation, batch.action)
         loss = loss + losses.td_loss(values, target).sum()
-        self.adam.zero_grad()
-        torch.autograd.backward(loss)
-        self.adam.step()
+        descend(loss, self._learned(), self.adam)
         track(self.targets, self.critics, self.config.polyak)
         return q, value.detach()
 
@@ -139,7 +140,7 @@ class ReturnEvaluator(nn.Module):
             (sizes.observation, *hidden, 1),
             [generator(seed, "prior/value", sizes.device) for seed in sizes.seeds],
         )
-        self.adam = torch.optim.Adam(self.value.parameters(), lr=config.rate, fused=True)
+        self.adam = adam(self.value, config.rate)
         self.returns = torch.zeros(sizes.stack, 0, device=sizes.device)
         self.updates, self.factor = 0, 1.0
         self.data: Data | None = None
@@ -157,9 +158,7 @@ class ReturnEvaluator(nn.Module):
         found = torch.gather(self.returns, 1, batch.index)
         value = self.value.evaluate(batch.observation)[..., 0]
         loss = losses.expectile_loss(found - value, 0.5).sum()
-        self.adam.zero_grad()
-        torch.autograd.backward(loss)
-        self.adam.step()
+        descend(loss, self.value.parameters(), self.adam)
         return found, value.detach()
 
     @torch.no_grad()

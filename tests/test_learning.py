@@ -146,8 +146,10 @@ def learned(row: Algorithm, updates: int = 150, data: Tensor = D1) -> Callable[[
         prior, demonstrated, real = row.prior.build(SIZES), D2, D2
     elif row.prior is not None:
         prior, demonstrated = fitted_prior(row.prior), D2
-    parts = Parts(row, SIZES, cast("Any", Line()), real, demonstrated, model, prior)
-    learner = Learner(parts, 64)
+    parts = Parts(
+        replace(row, batch=64), SIZES, cast("Any", Line()), real, demonstrated, model, prior
+    )
+    learner = Learner(parts)
     for _ in range(updates):
         learner.step()
     return learner.act

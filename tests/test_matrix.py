@@ -15,7 +15,7 @@ import torch
 
 from mabe_transfer import collect as collecting
 from mabe_transfer import domains, matrix, outcome, published, runs, scoreboard
-from mabe_transfer.algorithms import BC, BRAC_V, SAC
+from mabe_transfer.algorithms import BC, BRAC_V, BREMEN, MOREL, SAC
 from mabe_transfer.behaviour import RandomPolicy
 from mabe_transfer.errors import UserError
 from mabe_transfer.learner import Learner
@@ -441,3 +441,18 @@ def test_markdown_has_title_table_and_notes(tmp_path: Path) -> None:
     text = scoreboard.board(FULL).write(tmp_path / "t.md").read_text()
     assert text.startswith("## By hand\n\n| task | mopo | mabe | sac |\n|---|---|---|---|\n")
     assert "\n- Data: D4RL v0, its own files.\n" in text
+
+
+# -- the budget ----------------------------------------------------------------------------------
+
+
+def test_row_of_whole_trajectories_takes_its_share_of_the_budget() -> None:
+    """A tenth of the usual 100,000 gradient steps is a tenth of the usual 500 steps."""
+    given = Schedule(updates=10_000, evaluate_every=500, episodes=3)
+    assert given.matched(SAC) == given
+    found = given.matched(MOREL)
+    assert (found.updates, found.evaluate_every, found.episodes) == (50, 2, 3)
+    assert found.log_every == Schedule.of(MOREL).log_every
+    assert Schedule().matched(BREMEN) == Schedule.of(BREMEN)
+    least = Schedule(updates=10, evaluate_every=5).matched(MOREL)
+    assert (least.updates, least.evaluate_every) == (1, 1)

@@ -99,17 +99,17 @@ def fitted_model(config: Ensemble, sizes: Sizes) -> EnsembleModel:
 
 
 def learner(row: Algorithm, *seeds: int) -> Learner:
-    sizes = Sizes(seeds=seeds or (0,), observation=2, action=1)
+    row, sizes = replace(row, batch=32), Sizes(seeds=seeds or (0,), observation=2, action=1)
     if isinstance(row.policy, Imitation):
         assert row.prior is not None
         prior: BehaviourPrior | None = row.prior.build(sizes)
         world = cast("Any", Ring())
-        return Learner(Parts(row, sizes, world, DEMONSTRATED, None, None, prior, ENDS[:150]), 32)
+        return Learner(Parts(row, sizes, world, DEMONSTRATED, None, None, prior, ENDS[:150]))
     prior = None if row.prior is None else fitted_prior(row.prior, sizes)
     model = None if row.dynamics is None else fitted_model(row.dynamics, sizes)
     demonstrated = None if prior is None else DEMONSTRATED
     parts = Parts(row, sizes, cast("Any", Ring()), REAL, demonstrated, model, prior, ENDS)
-    return Learner(parts, 32)
+    return Learner(parts)
 
 
 def after_updates(row: Algorithm, *seeds: int) -> dict[str, Tensor]:
@@ -358,7 +358,7 @@ def test_imitation_is_its_prior_fitted_beforehand(prior: Unweighted | Adaptive) 
     assert row.prior is not None
     own = row.prior.build(sizes)
     parts = Parts(row, sizes, cast("Any", Ring()), DEMONSTRATED, DEMONSTRATED, None, own)
-    found = Learner(parts, row.batch)
+    found = Learner(parts)
     for _ in range(FIT.updates):
         found.step()
     one, other = fitted.state(), found.policy.state()

@@ -170,3 +170,13 @@ def test_effective_share_counts_how_much_of_a_batch_is_copied() -> None:
     prior.evaluator.update = lambda batch: (half, torch.zeros(1, 4))  # type: ignore[method-assign]
     _, metrics = prior._weigh(unpack(ROWS[index], 1, 1, index=index))
     assert float(metrics["effective_share"]) == pytest.approx(0.5)
+
+
+# -- sizes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [InSample, LambdaReturns])
+def test_evaluation_has_the_prior_s_widths_or_its_own(kind: Any) -> None:
+    for hidden, expected in ((None, (7, 5)), ((3,), (3,))):
+        found = kind(hidden=hidden).build(sizes(), (7, 5), 0.9)
+        assert tuple(weight.shape[2] for weight in found.value.weights) == (*expected, 1)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mabe_transfer import losses, weights
+from mabe_transfer.descent import descend
 from mabe_transfer.errors import UserError
 from mabe_transfer.networks import Actor, Sizes, Streams
 from mabe_transfer.parts import Batch, Data, Experience, Metrics, unpack
@@ -123,9 +124,7 @@ class BehaviourPrior:
         log_prob = self.distribution(batch.observation).log_prob(batch.action)
         weight, metrics = self._weigh(batch)
         loss = losses.weighted_likelihood(log_prob, weight).sum()
-        self.adam.zero_grad()
-        torch.autograd.backward(loss)
-        self.adam.step()
+        descend(loss, self.actor.parameters(), self.adam)
         return {"likelihood": log_prob.detach().mean(-1), **metrics}
 
     def _weigh(self, batch: Batch) -> tuple[Tensor, Metrics]:
