@@ -627,6 +627,24 @@ def test_weight_decay_is_the_loss_term_it_stands_for() -> None:
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
 
 
+def test_a_fit_decays_the_weights_it_was_told_to() -> None:
+    """Against the same fit without decay: only the decayed layer ends much smaller."""
+    rows = normal(2, 64, 2 * 2 + 1 + 2)
+    decayed, free = (
+        replace(
+            SMALL, hidden=(8, 8), max_epochs=60, rate=0.01, improvement=-1e9, weight_decay=decay
+        ).build(sizes(0))
+        for decay in ((50.0, 0.0), (0.0,))
+    )
+    for model in (decayed, free):
+        model.fit(rows)
+    first, last = (
+        float((decayed.body.weights[layer].norm() / free.body.weights[layer].norm()).detach())
+        for layer in (0, -1)
+    )
+    assert first < 0.8 * last
+
+
 def test_fit_ends_after_patience_epochs_without_a_gain_above_one_per_cent() -> None:
     model, epochs = scripted([[[1.0, 1.0, 1.0]], [[0.995, 1.0, 1.0]]], patience=3)
     assert epochs == 1 + 3

@@ -235,7 +235,7 @@ class EnsembleFit:
         self.inputs, self.targets = model._standardise(rows)
         self.streams = Streams(sizes, "dynamics/batches")
         self.train, self.held = model._split(len(rows), self.streams)
-        self.adam = torch.optim.Adam(model.parameters(), lr=config.rate, fused=True)
+        self.adam = model._optimiser()
         self.best = torch.full((sizes.stack, config.members), math.inf, device=rows.device)
         self.waited = torch.zeros(sizes.stack, dtype=torch.int64, device=rows.device)
         self.kept = [p.detach().clone() for p in model.parameters()]
