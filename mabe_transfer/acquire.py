@@ -1,8 +1,9 @@
 """From a request to a dataset: which policies act, trained first where none is shipped.
 
 A request names a domain, a quality, a count and a seed. `expert`, `medium`, `medium-expert` and
-`ladder` come from the domain's ladder of behaviour policies; `medium-replay` is the replay buffer
-of a SAC training in that domain alone, up to the step of the ladder's medium rung.
+`ladder` come from the ladder of behaviour policies, `ladder` with uniform actions below its
+first rung; `medium-replay` is the replay buffer of a SAC training in that domain alone, up to the
+step of the ladder's medium rung.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ def _shares(request: Request, config: OnlineConfig | None) -> tuple[list[Share],
     """Whose behaviour makes a dataset, and where those policies come from."""
     total = request.transitions or DEFAULT_TRANSITIONS
     if request.quality == "random":
-        return [Share(RandomPolicy(), total, "uniform actions")], {"policy": "random"}
+        return [_uniform(total)], {"policy": "random"}
     if request.policy and recorded.is_recording(request.policy):
         return _recorded(request, request.policy, total)
     found = load_ladder(Path(request.policy)) if request.policy else ladder(request.domain, config)
@@ -149,17 +150,14 @@ def _shares(request: Request, config: OnlineConfig | None) -> tuple[list[Share],
             f"{request.policy} holds policies of {found.domain.robot.name}; they cannot act in "
             f"{request.domain.name}."
         )
-    counts: dict[str, Callable[[], list[tuple[int, int]]]] = {
-        "expert": lambda: [(found.expert, total)],
-        "medium": lambda: [(found.medium, total)],
-        "medium-expert": lambda: [(found.medium, total - total // 2), (found.expert, total // 2)],
-        "ladder": lambda: _evenly(len(found.rungs), total),
+    halves = (found.medium, total - total // 2), (found.expert, total // 2)
+    made: dict[str, Callable[[], list[Share]]] = {
+        "expert": lambda: [_rung(found, found.expert, total)],
+        "medium": lambda: [_rung(found, found.medium, total)],
+        "medium-expert": lambda: [_rung(found, rung, count) for rung, count in halves],
+        "ladder": lambda: _climb(found, total),
     }
-    shares = [
-        Share(found.policy(rung), count, _label(found, rung))
-        for rung, count in counts[request.quality]()
-        if count
-    ]
+    shares = [share for share in made[request.quality]() if share.transitions]
     origin = {
         "policy": found.domain.name,
         "hash": behaviour.digest(found),
@@ -181,15 +179,26 @@ def _recorded(request: Request, name: str, total: int) -> tuple[list[Share], Jso
     return [share], {"policy": name, "hash": policy.digest}
 
 
-def _evenly(rungs: int, total: int) -> list[tuple[int, int]]:
-    """Split a count over rungs, the first ones taking what is left over."""
-    each, rest = divmod(total, rungs)
-    return [(rung, each + (rung < rest)) for rung in range(rungs)]
+def _climb(found: Ladder, total: int) -> list[Share]:
+    """A ladder from the ground up: uniform actions, then every rung, in equal parts.
+
+    The first parts take what is left over. Uniform actions stand for a training's warm-up; without
+    them a dynamics model knows only states that some policy sought.
+    """
+    each, rest = divmod(total, len(found.rungs) + 1)
+    counts = [each + (part < rest) for part in range(len(found.rungs) + 1)]
+    rungs = [_rung(found, rung, count) for rung, count in enumerate(counts[1:])]
+    return [_uniform(counts[0]), *rungs]
 
 
-def _label(found: Ladder, rung: int) -> str:
+def _uniform(transitions: int) -> Share:
+    return Share(RandomPolicy(), transitions, "uniform actions")
+
+
+def _rung(found: Ladder, rung: int, transitions: int) -> Share:
     measured = found.rungs[rung]
-    return f"{measured.env_steps} env steps, return {measured.mean:.0f} +- {measured.std:.0f}"
+    label = f"{measured.env_steps} env steps, return {measured.mean:.0f} +- {measured.std:.0f}"
+    return Share(found.policy(rung), transitions, label)
 
 
 def _replay(request: Request, config: OnlineConfig | None) -> Store:

@@ -77,9 +77,15 @@ class Ladder:
         return self.rungs[self.medium]
 
     def thinned(self, count: int) -> Ladder:
-        """At most `count` > 3 of the policies: worst, medium, expert, and others evenly spaced."""
+        """At most `count` > 4 of the policies: worst, medium, expert, and others on the way.
+
+        The others' numbers of steps grow by one factor, since most of what a training meets, and
+        little of what its expert does, is met early on.
+        """
+        steps = np.array([rung.env_steps for rung in self.rungs])
         worst = min(range(len(self.rungs)), key=lambda index: self.rungs[index].mean)
-        spread = np.linspace(0, len(self.rungs) - 1, count - 3).round().astype(int).tolist()
+        grid = np.geomspace(steps[0], steps[-1], count - 3)
+        spread = np.abs(np.log(steps[:, None] / grid)).argmin(0).tolist()
         kept = sorted({worst, self.medium, self.expert, *spread})
         rungs = tuple(self.rungs[index] for index in kept)
         return replace(self, rungs=rungs, tensors={k: t[kept] for k, t in self.tensors.items()})

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mabe_transfer.acquire import Request, acquire
+from mabe_transfer.behaviour import load_ladder, shipped
 from mabe_transfer.domains import domain
 from mabe_transfer.library import open_dataset
 from mabe_transfer.online import OnlineConfig
@@ -22,3 +25,12 @@ def test_medium_replay_passes_every_check_and_replays() -> None:
     found = open_dataset("hopper-gravity=0.9-medium-replay").domain
     findings = verify(store, task_weights=found.weights, replay=resimulate(found), sample=60)
     assert [finding for finding in findings if not finding.passed] == []
+
+
+def test_ladder_climbs_from_uniform_actions_over_every_rung() -> None:
+    store = acquire(Request(domain=domain("hopper"), quality="ladder", transitions=100))
+    rungs = load_ladder(shipped(domain("hopper")) or Path()).rungs
+    shares = store.attributes["behaviour"]["shares"]
+    assert shares[0] == "uniform actions"
+    assert [share.split()[0] for share in shares[1:]] == [str(r.env_steps) for r in rungs]
+    assert store.rows == 100

@@ -286,11 +286,14 @@ def test_medium_is_a_third_of_the_way_to_the_expert(
 
 def test_thinned_ladder_keeps_worst_medium_and_expert_with_their_policies() -> None:
     whole = ladder(25.0, 30.0, -20.0, 22.0, 40.0, 35.0, 60.0, 100.0, 90.0, 80.0)
-    found = whole.thinned(5)
+    found = whole.thinned(6)  # others at 100, 316 (nearest: 300) and 1,000 steps
     assert [rung.mean for rung in found.rungs] == [25.0, -20.0, 22.0, 100.0, 80.0]
+    assert [rung.env_steps for rung in found.rungs] == [100, 300, 400, 800, 1000]
     assert (found.medium_rung, found.expert) == (whole.medium_rung, 3)
     for name, tensor in whole.tensors.items():
         assert torch.equal(found.tensors[name], tensor[[0, 2, 3, 7, 9]])
+    rising = ladder(*(float(k) for k in range(64)))  # 100 to 6,400 steps, times 2.83 each
+    assert [r.env_steps for r in rising.thinned(8).rungs] == [100, 300, 800, 2200, 2300, 6400]
     assert ladder(1.0, 2.0).thinned(8).rungs == ladder(1.0, 2.0).rungs
 
 

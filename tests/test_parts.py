@@ -122,6 +122,25 @@ def test_policy_step_leaves_critics_targets_and_prior_alone() -> None:
     assert not same(policy, learner.actor)
 
 
+def test_policy_and_its_weight_stand_still_while_the_critics_learn_first() -> None:
+    size = sizes(0)
+    regulariser = ExplicitKl(target=1.0).build(size, unfitted_prior(size))
+    learner = Sac(hidden=(8,), critics_first=2).build(size, regulariser)
+    policy, critics = tensors(learner.actor), tensors(learner.critics)
+    first = [learner.update(batch(size)) for _ in range(2)]
+    assert same(policy, learner.actor)
+    assert not same(critics, learner.critics)
+    assert all("policy_loss" not in metrics for metrics in first)
+    assert float(regulariser.weight()) == 1.0
+
+    resumed = Sac(hidden=(8,), critics_first=2).build(
+        size, ExplicitKl(target=1.0).build(size, unfitted_prior(size))
+    )
+    resumed.load_state(learner.state())
+    assert "policy_loss" in resumed.update(batch(size))
+    assert not same(policy, resumed.actor)
+
+
 def test_critic_step_leaves_policy_targets_and_prior_alone() -> None:
     size = sizes(0)
     prior = unfitted_prior(size)

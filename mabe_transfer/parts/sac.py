@@ -35,6 +35,8 @@ class Sac:
         penalised_backup: Whether the regulariser is also paid in the critics' target (BRAC-v, MABE,
             SAC, EDAC) or by the policy alone (BRAC-p; the deterministic backup of CQL, COMBO and
             MOBILE).
+        critics_first: Updates of the critics alone before the policy moves, so that one that starts
+            at a prior does not follow critics that know nothing yet. 0 is every paper's form.
     """
 
     hidden: tuple[int, ...] = (256, 256)
@@ -44,6 +46,7 @@ class Sac:
     discount: float = 0.99
     polyak: float = 0.005
     penalised_backup: bool = True
+    critics_first: int = 0
 
     def build(
         self, sizes: Sizes, regulariser: Regulariser, critic: CriticLoss | None = None
@@ -71,6 +74,7 @@ class SacLearner:
         self.adam_policy = adam(self.actor, config.policy_rate)
         self.adam_critics = adam(self.critics, config.critic_rate)
         self.noise = Streams(sizes, "sac/actions")
+        self.updates = 0
 
     def act(self, observation: Tensor, noise: Tensor | None = None) -> Tensor:
         """Actions at [S, B, O]: the mode, or a sample where noise [S, B, A] is given."""
@@ -93,7 +97,9 @@ class SacLearner:
     def update(self, batch: Batch) -> Metrics:
         """Take one gradient step of critics, policy and regulariser (MABE Alg. 1 l. 9-13)."""
         metrics = self._update_critics(batch)
-        metrics |= self._update_policy(batch)
+        if self.updates >= self.config.critics_first:
+            metrics |= self._update_policy(batch)
+        self.updates += 1
         track(self.targets, self.critics, self.config.polyak)
         return metrics
 
@@ -142,6 +148,7 @@ class SacLearner:
             **weights.nested("noise", self.noise.state()),
             **weights.nested("regulariser", self.regulariser.state()),
             **weights.nested("critic", {} if self.critic is None else self.critic.state()),
+            "updates": torch.tensor(self.updates),
         }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
@@ -155,3 +162,4 @@ class SacLearner:
         self.regulariser.load_state(weights.under("regulariser", state))
         if self.critic is not None:
             self.critic.load_state(weights.under("critic", state))
+        self.updates = int(state["updates"])
