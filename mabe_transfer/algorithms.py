@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from mabe_transfer import weighting
 from mabe_transfer.composition import Algorithm, Imitation
 from mabe_transfer.errors import unknown
 from mabe_transfer.parts.conservative import Conservative
@@ -24,7 +25,6 @@ from mabe_transfer.parts.trajectories import WholeRollouts
 from mabe_transfer.parts.trust_region import Npg, Trpo
 from mabe_transfer.parts.uncertainty import Halt, StdPenalty
 from mabe_transfer.values import InSample, LambdaReturns
-from mabe_transfer.weighting import Advantage, Exponential, Indicator
 
 SAC = Algorithm(name="sac", paper="1801.01290", policy=Sac(), regulariser=Entropy())
 """Soft actor-critic on the data alone (arXiv 1812.05905, Algorithm 1, with the temperature of its
@@ -40,7 +40,7 @@ AWR = Algorithm(
     paper="1910.00177",
     policy=Imitation(),
     prior=Adaptive(
-        weighting=Advantage(),
+        weighting=weighting.Advantage(),
         evaluation=LambdaReturns(),
         fit=Network(rate=3e-4),
     ),
@@ -56,7 +56,7 @@ IQL = Algorithm(
     paper="2110.06169",
     policy=Imitation(),
     prior=Adaptive(
-        weighting=Exponential(),
+        weighting=weighting.Exponential(),
         evaluation=InSample(expectile=0.7),
         fit=Network(rate=3e-4),
         return_range=1_000.0,
@@ -73,7 +73,7 @@ ABM = Algorithm(
     name="abm",
     paper="2002.08396",
     policy=Mpo(),
-    prior=Adaptive(weighting=Indicator(), evaluation=LambdaReturns()),
+    prior=Adaptive(weighting=weighting.Indicator(), evaluation=LambdaReturns()),
 )
 """ABM-MPO (Siegel et al. 2020): the prior is fitted to the actions that were no worse than the
 state's value, and MPO improves on it within 0.1 nats (MPO, arXiv 1806.06920).
@@ -224,11 +224,11 @@ paper's Table 2 does not give MOReL: `start_from_prior` with a prior is a row of
 sizes are `dynamics.members=4 dynamics.elites=4 dynamics.hidden=[512,512]
 policy.hidden=[64,64] rollouts.horizon=500 rollouts.starts=50`, and 500 steps.
 """
-ADAPTIVE = Adaptive()
+ADAPTIVE = Adaptive(weighting=weighting.NormalisedAdvantage())
 MABE = Algorithm(
     name="mabe",
     paper="2106.09119",
-    policy=Sac(),
+    policy=Sac(critics_first=1_000),
     regulariser=ExplicitKl(target=0.5),
     dynamics=Ensemble(),
     rollouts=Rollouts(prior_start_share=0.5),
@@ -236,12 +236,13 @@ MABE = Algorithm(
     start_from_prior=True,
 )
 """MABE, Algorithm 1: a prior weighted by Q (Eq. 5), SAC in the model (Eq. 2) that pays KL(pi || p)
-(Eq. 6, lines 9 and 10) at a dual weight (line 12). `mabe-uncertainty` pays for the model's as well.
+(Eq. 6, lines 9 and 10) at a dual weight (line 12). `mabe-uncertainty` pays for the model's too.
+Differs from print: the policy starts as the prior, and moves once its critics have learned what the
+prior is worth; half of the rollouts start from its states, since from D1's alone the critic never
+sees the wanted behaviour; Eq. 5 has its normaliser (results/transfer/record.md). `mabe-paper` has
+none of these. The target divergence, which the paper does not give, was chosen on half cheetah."""
 
-Differs from print: the policy starts as the prior, and half of the rollouts start from the
-prior's states, since from D1's alone the critic never sees the wanted behaviour; `mabe-paper` has
-neither. The paper gives no target divergence; this one was chosen on half cheetah."""
-
+# The last rows are the paper's ablations: Figure 3 (prior, RL, uncertainty), 4 (flat), 6 (iii).
 ALGORITHMS: dict[str, Algorithm] = {
     row.name: row
     for row in (
@@ -263,11 +264,16 @@ ALGORITHMS: dict[str, Algorithm] = {
         COMBO,
         MOBILE,
         MABE,
-        # The paper's own ablations: Figure 3 (no prior, no RL, uncertainty), Figure 4 (flat prior),
-        # Figure 6 (iii, MOPO that starts as the prior).
-        replace(MABE, name="mabe-paper", rollouts=Rollouts(), start_from_prior=False),
+        replace(
+            MABE,
+            name="mabe-paper",
+            policy=Sac(),
+            prior=Adaptive(weighting=weighting.NormalisedQ()),
+            rollouts=Rollouts(),
+            start_from_prior=False,
+        ),
         replace(MABE, name="mabe-uncertainty", uncertainty=StdPenalty()),
-        replace(MABE, name="mabe-advantage", prior=Adaptive(weighting=Advantage())),
+        replace(MABE, name="mabe-advantage", prior=Adaptive(weighting=weighting.Advantage())),
         replace(MABE, name="mabe-flat-prior", prior=Unweighted()),
         Algorithm(
             name="mabe-no-rl",
@@ -276,7 +282,13 @@ ALGORITHMS: dict[str, Algorithm] = {
             prior=replace(ADAPTIVE, fit=Network()),
         ),
         replace(MOPO, name="mabe-no-prior"),
-        replace(MOPO, name="mopo-from-prior", prior=Adaptive(), start_from_prior=True),
+        replace(
+            MOPO,
+            name="mopo-from-prior",
+            policy=MABE.policy,
+            prior=ADAPTIVE,
+            start_from_prior=True,
+        ),
     )
 }
 

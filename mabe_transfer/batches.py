@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from mabe_transfer.networks import Sizes
+    from mabe_transfer.networks import Sizes, Streams
 
 Metrics = dict[str, Tensor]
 """Named measurements of a step, each [S] and without gradient."""
@@ -90,3 +90,22 @@ class Data:
         after = torch.cat((self.ends.new_zeros(1), self.ends[:-1])).cumsum(0)
         returns = reward.new_zeros(int(after[-1]) + 1).index_add_(0, after, reward)
         return float(returns.max() - returns.min())
+
+
+def bootstraps(
+    count: int, streams: Streams, *, members: int, holdout: float
+) -> tuple[Tensor, Tensor]:
+    """Which of `count` rows each of M members learns from, and which are held out.
+
+    A share of the rows is held out for each seed, 1,000 at the most; every member draws as many as
+    are left, with replacement.
+
+    Returns:
+        Indices [S M, n] and [S, m].
+    """
+    held = min(max(1, int(count * holdout)), 1000)
+    order = streams.permutation(count)
+    train = order[:, held:]
+    picked = streams.integers(train.shape[1], members, train.shape[1])
+    drawn = torch.gather(train[:, None].expand_as(picked), 2, picked)
+    return drawn.flatten(0, 1), order[:, :held]

@@ -20,6 +20,7 @@ from mabe_transfer.config import Json
 from mabe_transfer.domains import to_facts
 from mabe_transfer.progress import Work
 from mabe_transfer.store import Layout, Store, StoreWriter
+from mabe_transfer.threads import one_thread
 from mabe_transfer.transitions import Transitions
 from mabe_transfer.worlds import World, world
 
@@ -83,7 +84,7 @@ def collect(
     }
     total = sum(share.transitions for share in shares)
     writer = StoreWriter.open(location, layout, attributes)
-    with writer, closing(simulation), runs.interruptible() as stop:
+    with writer, closing(simulation), one_thread(), runs.interruptible() as stop:
         with Work(title, total, "transitions", done=writer.resumed_rows) as work:
             for block in _blocks(simulation, shares, seed, writer.cursor):
                 writer.append(block.rows, block.seeds, cursor=block.cursor)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from mabe_transfer.composition import Algorithm
 
 NAMES = {
-    "NormalisedQ": "Q", "Sac": "SAC", "Td3": "TD3", "Mpo": "MPO", "Npg": "NPG", "Trpo": "TRPO",
+    "NormalisedQ": "Q", "NormalisedAdvantage": "Q - V",
+    "Sac": "SAC", "Td3": "TD3", "Mpo": "MPO", "Npg": "NPG", "Trpo": "TRPO",
     "StdPenalty": "yes: deviation", "Disagreement": "yes: disagreement", "Halt": "yes: halt",
     "Conservative": "conservative", "Diversity": "diverse", "Inconsistency": "inconsistency",
 }  # fmt: skip

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import itertools
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 
 def adam(module: nn.Module, rate: float) -> torch.optim.Adam:
     """Make an Adam for all of a module's parameters."""
     return torch.optim.Adam(module.parameters(), lr=rate, fused=True)
+
+
+def decayed_adam(
+    module: nn.Module, layers: Sequence[Tensor], decays: Sequence[float], rate: float
+) -> torch.optim.Adam:
+    """Make an Adam that adds `decay / 2` times a layer's squared weights to its loss.
+
+    Args:
+        module: Whose parameters are stepped; those that are no layers are not decayed.
+        layers: The weights of its layers, in order.
+        decays: A factor for each; layers beyond the last factor take that one.
+        rate: The learning rate.
+    """
+    factors = itertools.chain(decays, itertools.repeat(decays[-1] if decays else 0.0))
+    groups: list[dict[str, Any]] = [
+        {"params": [layer], "weight_decay": factor}
+        for layer, factor in zip(layers, factors, strict=False)
+    ]
+    known = {id(layer) for layer in layers}
+    others = [parameter for parameter in module.parameters() if id(parameter) not in known]
+    return torch.optim.Adam([*groups, {"params": others}], lr=rate, fused=True)
 
 
 def descend(loss: Tensor, parameters: Iterable[Tensor], optimiser: torch.optim.Adam) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mabe_transfer.threads import one_thread
+
 if TYPE_CHECKING:
     from mabe_transfer.domains import Domain
     from mabe_transfer.worlds import World
@@ -40,7 +42,8 @@ def returns(
     alive = np.arange(simulation.size)
     while len(alive):
         observation = simulation.observation.reshape(groups, episodes, -1)
-        action = act(observation).reshape(simulation.size, -1)
+        with one_thread():
+            action = act(observation).reshape(simulation.size, -1)
         step = simulation.step(action[alive].astype(np.float32), alive)
         total[alive] += step.reward
         length[alive] += 1

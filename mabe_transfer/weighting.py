@@ -18,7 +18,7 @@ class NormalisedQ:
 
     Differs from print: where the largest reward is not positive, r_max is the largest magnitude, so
     that a better action never weighs less. omega differs more between states than between the
-    actions of one; `Advantage` is the weighting that compares actions.
+    actions of one; `NormalisedAdvantage` compares actions alone.
     """
 
     temperature: float = 0.2
@@ -28,6 +28,24 @@ class NormalisedQ:
         del value
         omega = q * (1.0 - discount) / scale
         return torch.exp((omega - omega.amax(-1, keepdim=True)) / self.temperature)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NormalisedAdvantage:
+    """MABE Eq. 5 with its normaliser: exp((Q(s, a) - V(s)) (1 - gamma) / (r_max eta)).
+
+    Differs from print: Eq. 5 is a distribution over the actions of a state, so a weight is divided
+    by the state's own normaliser, exp(V(s) (1 - gamma) / (r_max eta)) here; without it the weights
+    compare states, and the prior does not imitate where the return is still to come.
+    """
+
+    temperature: float = 0.2
+    clip: float = 20.0
+
+    def weigh(self, q: Tensor, value: Tensor, discount: float, scale: float) -> Tensor:
+        """Weights from Q(s, a) and V(s), [S, B] -> [S, B]."""
+        advantage = (q - value) * (1.0 - discount) / scale
+        return torch.exp(advantage / self.temperature).clamp_max(self.clip)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,4 +94,4 @@ class Indicator:
         return (q >= value).to(q.dtype)
 
 
-Weighting = NormalisedQ | Advantage | Exponential | Indicator
+Weighting = NormalisedQ | NormalisedAdvantage | Advantage | Exponential | Indicator

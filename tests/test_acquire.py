@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mabe_transfer.acquire import Request, acquire
+from mabe_transfer.acquire import Request, _climb, acquire
 from mabe_transfer.behaviour import load_ladder, shipped
 from mabe_transfer.domains import domain
 from mabe_transfer.library import open_dataset
@@ -29,8 +29,10 @@ def test_medium_replay_passes_every_check_and_replays() -> None:
 
 def test_ladder_climbs_from_uniform_actions_over_every_rung() -> None:
     store = acquire(Request(domain=domain("hopper"), quality="ladder", transitions=100))
-    rungs = load_ladder(shipped(domain("hopper")) or Path()).rungs
+    found = load_ladder(shipped(domain("hopper")) or Path())
+    rungs = found.rungs
     shares = store.attributes["behaviour"]["shares"]
     assert shares[0] == "uniform actions"
     assert [share.split()[0] for share in shares[1:]] == [str(r.env_steps) for r in rungs]
     assert store.rows == 100
+    assert [share.transitions for share in _climb(found, 100)] == [33, 12, 11, 11, 11, 11, 11]

@@ -47,7 +47,13 @@ from mabe_transfer.parts.trajectories import WholeRollouts
 from mabe_transfer.parts.trust_region import Npg, Trpo
 from mabe_transfer.parts.uncertainty import Halt, StdPenalty
 from mabe_transfer.values import InSample, LambdaReturns
-from mabe_transfer.weighting import Advantage, Exponential, Indicator, NormalisedQ
+from mabe_transfer.weighting import (
+    Advantage,
+    Exponential,
+    Indicator,
+    NormalisedAdvantage,
+    NormalisedQ,
+)
 
 # policy, regulariser, dynamics, prior, uncertainty, starts from the prior, policy regularisation
 TABLE: dict[str, tuple[Any, ...]] = {
@@ -136,6 +142,7 @@ def test_mabe_without_prior_and_with_uncertainty_is_mopo() -> None:
         MABE,
         name="mopo",
         paper=MOPO.paper,
+        policy=Sac(),  # no critics that learn first, for a policy that starts from nothing
         prior=None,
         start_from_prior=False,
         regulariser=Entropy(),
@@ -217,7 +224,8 @@ def test_ablation_differs_from_mabe_in_one_column(name: str, changes: dict[str, 
 
 
 def test_mabe_weighs_as_the_paper_does() -> None:
-    assert MABE.prior == Adaptive(weighting=NormalisedQ())
+    assert MABE.prior == Adaptive(weighting=NormalisedAdvantage())
+    assert ALGORITHMS["mabe-paper"].prior == Adaptive(weighting=NormalisedQ())
 
 
 def test_weightings_and_evaluations_are_those_of_their_papers() -> None:

@@ -20,6 +20,7 @@ ORDER = (
     "config",
     "statistics",
     "progress",
+    "threads",
     "catalogue",
     "published",
     "presets",

@@ -112,7 +112,9 @@ def small(name: str, **changes: Any) -> Algorithm:
     row = ALGORITHMS[name]
     parts = {column: part for column, part in PARTS.items() if getattr(row, column) is not None}
     if isinstance(row.policy, Sac):
-        parts["policy"] = replace(row.policy, **POLICY)
+        parts["policy"] = replace(
+            row.policy, critics_first=row.policy.critics_first // 100, **POLICY
+        )
     if row.prior is not None:
         fit = NETWORK if isinstance(row.policy, Imitation) else FIT
         parts["prior"] = replace(row.prior, fit=fit)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mabe_transfer.batches import bootstraps
 from mabe_transfer.dual import DualWeight
 from mabe_transfer.errors import UserError
 from mabe_transfer.networks import Sizes, SquashedNormal, Streams
@@ -21,7 +22,7 @@ from mabe_transfer.parts.rollouts import RolloutPool, Rollouts
 from mabe_transfer.parts.sac import Sac, SacLearner
 from mabe_transfer.parts.uncertainty import Disagreement, StdPenalty
 from mabe_transfer.values import InSample
-from mabe_transfer.weighting import Advantage, NormalisedQ
+from mabe_transfer.weighting import Advantage, NormalisedAdvantage, NormalisedQ
 
 
 def sizes(*seeds: int, observation: int = 2, action: int = 1) -> Sizes:
@@ -308,6 +309,13 @@ def test_normalised_q_weighs_by_the_exponential_of_omega() -> None:
     assert float(weight[0, 0] / weight[0, 1]) == pytest.approx(math.exp(1.25), rel=1e-5)
 
 
+def test_normalised_advantage_is_that_weight_over_the_one_of_the_state() -> None:
+    q, value = torch.tensor([[100.0, 50.0]]), torch.tensor([[90.0, 60.0]])
+    weight = NormalisedAdvantage(temperature=0.2).weigh(q, value, 0.99, 2.0)[0]
+    # (q - v) (1 - gamma) / r_max is 0.05 and -0.05
+    assert weight.tolist() == pytest.approx([math.exp(0.25), math.exp(-0.25)], rel=1e-5)
+
+
 def test_normalised_q_does_not_overflow() -> None:
     q = torch.tensor([[1e6, -1e6]])
     weight = NormalisedQ(temperature=1e-3).weigh(q, torch.zeros(1, 2), 0.99, 1.0)
@@ -439,7 +447,16 @@ def test_prior_of_a_seed_is_the_same_alone_and_among_three() -> None:
 # -- the dynamics model --------------------------------------------------------------------------
 
 
-SMALL = Ensemble(members=3, elites=2, hidden=(16,), batch=64, weight_decay=(0.0, 0.0))
+SMALL = Ensemble(
+    members=3,
+    elites=2,
+    hidden=(16,),
+    rate=1e-3,
+    cooldown=0.0,
+    batch=64,
+    weight_decay=(0.0, 0.0),
+    max_epochs=200,
+)
 
 
 def hand_set(size: Sizes, config: Ensemble = SMALL) -> EnsembleModel:
@@ -632,7 +649,7 @@ def test_weight_decay_is_the_loss_term_it_stands_for() -> None:
     found, other = config.build(sizes(0)), config.build(sizes(0))
     inputs, targets = normal(0, 3, 16, 3), normal(1, 3, 16, 3)
     explicit = torch.optim.Adam(other.parameters(), lr=config.rate)
-    adam = found._optimiser()
+    adam = found.fitting(normal(2, 64, 2 * 2 + 1 + 2)).adam
     for _ in range(3):
         adam.zero_grad()
         torch.autograd.backward(found._loss(inputs, targets))
@@ -664,6 +681,17 @@ def test_a_fit_decays_the_weights_it_was_told_to() -> None:
     assert first < 0.8 * last
 
 
+def test_rate_is_constant_and_then_falls_to_zero_over_the_last_epochs() -> None:
+    """Four epochs of one batch; the rate falls over the last two."""
+    config = replace(SMALL, rate=0.4, cooldown=0.5, max_epochs=4, improvement=-1e9)
+    fit = config.build(sizes(0)).fitting(normal(2, 64, 2 * 2 + 1 + 2))
+    rates = []
+    while not fit.finished:
+        fit.step()
+        rates.append(fit.adam.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.4, 0.4, 0.4, 0.2])
+
+
 def test_fit_ends_after_patience_epochs_without_a_gain_above_one_per_cent() -> None:
     model, epochs = scripted([[[1.0, 1.0, 1.0]], [[0.995, 1.0, 1.0]]], patience=3)
     assert epochs == 1 + 3
@@ -686,8 +714,7 @@ def test_member_that_diverges_is_no_elite() -> None:
 
 def test_bootstraps_draw_from_the_training_rows_and_never_from_the_held_out() -> None:
     size = sizes(0, 1)
-    model = replace(SMALL, holdout=0.25).build(size)
-    train, held = model._split(40, Streams(size, "x"))
+    train, held = bootstraps(40, Streams(size, "x"), members=3, holdout=0.25)
     assert train.shape == (6, 30)
     assert held.shape == (2, 10)
     for k in range(6):
@@ -698,7 +725,7 @@ def test_bootstraps_draw_from_the_training_rows_and_never_from_the_held_out() ->
 
 def test_at_most_a_thousand_rows_are_held_out() -> None:
     size = sizes(0)
-    train, held = SMALL.build(size)._split(10_000, Streams(size, "x"))
+    train, held = bootstraps(10_000, Streams(size, "x"), members=3, holdout=0.2)
     assert held.shape == (1, 1000)
     assert train.shape == (3, 9000)
 

@@ -133,6 +133,8 @@ def small(row: Algorithm, **changes: Any) -> Algorithm:
     policy: Any = row.policy
     if not isinstance(policy, Imitation):
         policy = replace(policy, hidden=(16,))
+    if isinstance(policy, Sac):
+        policy = replace(policy, critics_first=0)  # three updates are all there are
     parts: dict[str, Any] = {"policy": policy}
     if row.dynamics is not None:
         parts |= {"dynamics": MODEL, "rollouts": ROLLOUTS}

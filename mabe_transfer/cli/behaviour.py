@@ -12,10 +12,11 @@ from mabe_transfer import catalogue, domains
 from mabe_transfer.acquire import ladder, publish, train_ladders
 from mabe_transfer.behaviour import Ladder, load_ladder
 from mabe_transfer.cli.tables import show
-from mabe_transfer.cli.training import limit_threads, parse_overrides
+from mabe_transfer.cli.training import parse_overrides
 from mabe_transfer.config import with_overrides
 from mabe_transfer.online import OnlineConfig
 from mabe_transfer.references import play
+from mabe_transfer.threads import limit_threads
 
 app = typer.Typer(no_args_is_help=True)
 

@@ -9,10 +9,11 @@ import typer
 
 from mabe_transfer import benchmark, outcome, published, scoreboard
 from mabe_transfer.cli.tables import show
-from mabe_transfer.cli.training import limit_threads, parse_overrides, pick_device
+from mabe_transfer.cli.training import parse_overrides, pick_device
 from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.progress import notice
 from mabe_transfer.scoreboard import Board
+from mabe_transfer.threads import limit_threads
 from mabe_transfer.train import Schedule
 
 app = typer.Typer(no_args_is_help=True)

@@ -9,8 +9,8 @@ import typer
 
 from mabe_transfer import demo as main_job
 from mabe_transfer.cli.tables import show
-from mabe_transfer.cli.training import limit_threads
 from mabe_transfer.progress import notice
+from mabe_transfer.threads import limit_threads
 
 app = typer.Typer(no_args_is_help=True)
 

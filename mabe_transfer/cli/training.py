@@ -18,6 +18,7 @@ from mabe_transfer.composition import Algorithm
 from mabe_transfer.config import fingerprint, with_overrides
 from mabe_transfer.errors import UserError
 from mabe_transfer.progress import notice
+from mabe_transfer.threads import limit_threads
 from mabe_transfer.train import Result, Schedule, Trainer
 from mabe_transfer.transfer import sources
 
@@ -159,9 +160,3 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"--device {name}: torch sees no CUDA device here; use cpu.")
     return device
-
-
-def limit_threads(threads: int) -> None:
-    """Use so many CPU threads, all by default."""
-    if threads:
-        torch.set_num_threads(threads)

@@ -7,28 +7,33 @@ an ensemble of its own, all of them as one stack.
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mabe_transfer import losses, weights
+from mabe_transfer.batches import bootstraps
+from mabe_transfer.descent import decayed_adam
 from mabe_transfer.errors import UserError
 from mabe_transfer.networks import Sizes, StackedMlp, Streams, generator
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ensemble:
-    """How the model is built and fitted; defaults are MOPO's.
+    """How the model is built and fitted.
+
+    Differs from MOPO: ten times its rate, falling at the end, and twice its batch. From weights as
+    small as these its own settings (`rate=1e-3`, `cooldown=0`, `batch=256`, `max_epochs=200`) leave
+    a multiple of the held-out error after as many epochs.
 
     Attributes:
         members: M, networks in a seed's ensemble.
         elites: Members that rollouts sample from, the best on held-out data.
         hidden: Widths of the hidden layers.
         rate: Adam's learning rate.
+        cooldown: Share of `max_epochs`, the last of them, over which the rate falls to zero.
         batch: Transitions of an update.
         weight_decay: Factor of half the squared weights in the loss, one for each layer; layers
             beyond the last factor take that one.
@@ -41,20 +46,23 @@ class Ensemble:
     members: int = 7
     elites: int = 5
     hidden: tuple[int, ...] = (200, 200, 200, 200)
-    rate: float = 1e-3
-    batch: int = 256
+    rate: float = 1e-2
+    cooldown: float = 0.4
+    batch: int = 512
     weight_decay: tuple[float, ...] = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
     holdout: float = 0.2
     patience: int = 5
     improvement: float = 0.01
-    max_epochs: int = 200
+    max_epochs: int = 30
 
     def __post_init__(self) -> None:
-        """Refuse elites that are no members, and a holdout that is no share."""
+        """Refuse elites that are no members, and shares that are none."""
         if not 1 <= self.elites <= self.members:
             raise UserError(f"dynamics.elites must lie in 1..{self.members}, not {self.elites}.")
         if not 0.0 < self.holdout < 1.0:
             raise UserError(f"dynamics.holdout must lie between 0 and 1, not {self.holdout}.")
+        if not 0.0 <= self.cooldown <= 1.0:
+            raise UserError(f"dynamics.cooldown must lie in 0..1, not {self.cooldown}.")
 
     def build(self, sizes: Sizes) -> EnsembleModel:
         """Make an unfitted model."""
@@ -113,17 +121,6 @@ class EnsembleModel(nn.Module):
             fitting.step()
         return fitting.facts()
 
-    def _optimiser(self) -> torch.optim.Adam:
-        """Adam with the weight decay, for a loss that is a mean where MOPO's is a sum."""
-        factors = self.config.weight_decay or (0.0,)
-        decays = itertools.chain(factors, itertools.repeat(factors[-1]))
-        groups: list[dict[str, Any]] = [
-            {"params": [weight], "weight_decay": decay / self.targets}
-            for weight, decay in zip(self.body.weights, decays, strict=False)
-        ]
-        others = [*self.body.biases, self.max_log_variance, self.min_log_variance]
-        return torch.optim.Adam([*groups, {"params": others}], lr=self.config.rate, fused=True)
-
     def _standardise(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs [N, O + A] and targets [N, O + 1], standardised; sets the statistics."""
         width, action = self.sizes.observation, self.sizes.action
@@ -135,19 +132,11 @@ class EnsembleModel(nn.Module):
         inputs = (inputs - self.input_mean) / self.input_std
         return inputs, (targets - self.target_mean) / self.target_std
 
-    def _split(self, count: int, streams: Streams) -> tuple[Tensor, Tensor]:
-        """Each member's bootstrap of the training rows [S M, n], and held-out rows [S, m]."""
-        held = min(max(1, int(count * self.config.holdout)), 1000)
-        order = streams.permutation(count)
-        train = order[:, held:]
-        picked = streams.integers(train.shape[1], self.config.members, train.shape[1])
-        bootstrap = torch.gather(train[:, None].expand_as(picked), 2, picked)
-        return bootstrap.flatten(0, 1), order[:, :held]
-
     def _epoch(self, fit: EnsembleFit) -> None:
         size = fit.train.shape[1]
         order = fit.streams.permutation(size).repeat_interleave(self.config.members, 0)
         for start in range(0, size, self.config.batch):
+            fit.cool(start / size)
             picked = torch.gather(fit.train, 1, order[:, start : start + self.config.batch])
             loss = self._loss(fit.inputs[picked], fit.targets[picked])
             fit.adam.zero_grad()
@@ -234,8 +223,12 @@ class EnsembleFit:
         self.model, self.config = model, config
         self.inputs, self.targets = model._standardise(rows)
         self.streams = Streams(sizes, "dynamics/batches")
-        self.train, self.held = model._split(len(rows), self.streams)
-        self.adam = model._optimiser()
+        self.train, self.held = bootstraps(
+            len(rows), self.streams, members=config.members, holdout=config.holdout
+        )
+        # MOPO's loss is a sum over targets where this one is a mean.
+        decays = [factor / model.targets for factor in config.weight_decay]
+        self.adam = decayed_adam(model, list(model.body.weights), decays, config.rate)
         self.best = torch.full((sizes.stack, config.members), math.inf, device=rows.device)
         self.waited = torch.zeros(sizes.stack, dtype=torch.int64, device=rows.device)
         self.kept = [p.detach().clone() for p in model.parameters()]
@@ -266,6 +259,13 @@ class EnsembleFit:
                 for parameter, saved in zip(model.parameters(), self.kept, strict=True):
                     parameter.copy_(saved)
             model.elites = self.best.argsort(dim=1)[:, : self.config.elites].contiguous()
+
+    def cool(self, part: float) -> None:
+        """Set the learning rate as it is after `part` of the epoch at hand."""
+        left = 1.0 - (self.done + part) / self.config.max_epochs
+        factor = min(1.0, left / self.config.cooldown) if self.config.cooldown else 1.0
+        for group in self.adam.param_groups:
+            group["lr"] = self.config.rate * factor
 
     def note(self) -> str:
         """How well the members predict by now."""

@@ -18,7 +18,7 @@ from mabe_transfer.errors import UserError
 from mabe_transfer.networks import Actor, Sizes, Streams
 from mabe_transfer.parts import Batch, Data, Experience, Metrics, unpack
 from mabe_transfer.values import InSample, InSampleEvaluator, LambdaReturns, ReturnEvaluator
-from mabe_transfer.weighting import NormalisedQ, Weighting
+from mabe_transfer.weighting import NormalisedAdvantage, Weighting
 
 if TYPE_CHECKING:
     from mabe_transfer.networks import SquashedNormal
@@ -66,7 +66,7 @@ class Adaptive:
             this, as IQL does with 1,000; none leaves them as they are.
     """
 
-    weighting: Weighting = NormalisedQ()
+    weighting: Weighting = NormalisedAdvantage()
     evaluation: InSample | LambdaReturns = InSample()
     fit: Fit | Network = Fit()
     discount: float = 0.99

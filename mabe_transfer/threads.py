@@ -1,0 +1,32 @@
+"""How many processor threads torch uses.
+
+A second thread helps a large product and only waits at a small one: beside another busy process the
+products of 64 observations take a hundred times as long on two threads as on one.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def limit_threads(threads: int) -> None:
+    """Use so many CPU threads, all of them where `threads` is 0."""
+    if threads:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Use one thread inside, for the small products of a policy that acts step by step."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
