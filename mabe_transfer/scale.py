@@ -22,6 +22,8 @@ from mabe_transfer.progress import notice
 from mabe_transfer.train import Schedule
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mabe_transfer.catalogue import Recipe
     from mabe_transfer.composition import Algorithm
 
@@ -183,18 +185,18 @@ SMOKE = Scale(
 SCALES = {scale.name: scale for scale in (FULL, SMOKE)}
 
 
-def scale(name: str, overrides: Overrides = ()) -> Scale:
+def scale(name: str, overrides: Overrides = (), known: Mapping[str, Scale] = SCALES) -> Scale:
     """Look a scale up by its name, with overrides of its rows.
 
     Raises:
         UserError: There is no such scale, or an override reaches no row of the table.
     """
-    if name not in SCALES:
-        raise unknown("--scale", name, SCALES)
+    if name not in known:
+        raise unknown("--scale", name, known)
     for path, _ in overrides:
         if not any(has_field(row, path) for row in ALGORITHMS.values()):
             raise UserError(f"--set {path}: no row has such a field; see: algorithms show mabe")
-    return replace(SCALES[name], overrides=overrides)
+    return replace(known[name], overrides=overrides)
 
 
 def prior_alone(mabe: Algorithm) -> Algorithm:

@@ -87,6 +87,7 @@ ORDER = (
     "standing",
     "figure6",
     "ablations",
+    "gain",
     "grid",
     "demo",
     "doctor",
