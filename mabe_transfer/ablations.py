@@ -116,7 +116,7 @@ def figure3(job: Job) -> Made:
     files = _write(job, "figure3", title, drops(made.outcome), notes)
     groups = {task: _bars(made.outcome, task) for task in tasks}
     files["picture of figure3"] = report.bars(
-        groups, job.results / "figure3.png", title=title, unit="score"
+        groups, job.results / "figure3.png", title=title, unit="score", marked="whole"
     )
     return replace(made, files=made.files | files)
 

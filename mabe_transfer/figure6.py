@@ -177,7 +177,9 @@ def write(outcome: Outcome, marks: dict[str, Marks | None], scale: Scale, result
     report.markdown(lines, files["table"], title=TITLE, notes=_notes(outcome, marks, scale))
     files["records"] = outcome.write(results / "records.json")
     groups, unit = _bars(found)
-    files["picture"] = report.bars(groups, results / "picture.png", title=TITLE, unit=unit)
+    files["picture"] = report.bars(
+        groups, results / "picture.png", title=TITLE, unit=unit, marked=SHORT[LABELS.index(MABE)]
+    )
     return Made(lines, outcome, files)
 
 

@@ -118,8 +118,11 @@ def forecast(
         raise UserError(f"{dynamics} has {len(one.rows):,} transitions; a forecast needs more.")
     there = spaced(other.rows, effort.asked)
     states, both = (Support(known[:, :end], home[:, :end]) for end in (width, width + action))
+    away = both.distance(there[:, : width + action])
     coverage = Coverage(
-        states=states.share(there[:, :width]), both=both.share(there[:, : width + action])
+        states=states.share(there[:, :width]),
+        both=float((away <= both.radius).double().mean()),
+        distance=float(away.median()) / max(both.radius, 1e-9),
     )
     model, clone = effort.model.build(sizes), Unweighted(fit=effort.clone).build(sizes)
     _fit("Fitting a small model to D1", model.fitting(known), effort.model.max_epochs, "epochs")

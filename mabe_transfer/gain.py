@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mabe_transfer.outcome import Outcome, Record
 
 MABE, PRIOR, MOPO = "MABE", "prior alone", "MOPO"
+FEWEST = 3  # fields that order anything
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,16 +106,24 @@ def _mean(values: statistics.Floats) -> float:
     return float(values.mean()) if values.size else float("nan")
 
 
-def correlation(found: list[Gain]) -> float:
-    """Spearman's between the covered share that was foretold and the gain over both arms.
+def correlations(found: list[Gain]) -> dict[str, float]:
+    """Spearman's between what was foretold and the gain over both arms.
 
-    Fields without either count for nothing; NaN where fewer than three are left.
+    Of the covered share, and of nearness, the median distance's negative, which still tells fields
+    apart where nothing is covered. Fields without a forecast or a gain count for nothing; NaN where
+    fewer than three are left.
     """
-    known = [g for g in found if g.forecast is not None and np.isfinite(g.least)]
-    if len(known) < 3:
-        return float("nan")
-    covered = [g.forecast.coverage.both for g in known if g.forecast is not None]
-    return statistics.rank_correlation(np.array(covered), np.array([g.least for g in known]))
+    known = [(g.forecast.coverage, g.least) for g in found if g.forecast and np.isfinite(g.least)]
+    if len(known) < FEWEST:
+        return {"covered share": float("nan"), "nearness": float("nan")}
+    gained = np.array([least for _, least in known])
+    told = {
+        "covered share": [coverage.both for coverage, _ in known],
+        "nearness": [-coverage.distance for coverage, _ in known],
+    }
+    return {
+        name: statistics.rank_correlation(np.array(values), gained) for name, values in told.items()
+    }
 
 
 def line(gain: Gain) -> dict[str, str]:

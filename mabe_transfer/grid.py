@@ -20,7 +20,7 @@ from mabe_transfer.config import fingerprint, from_json, to_json, with_overrides
 from mabe_transfer.errors import unknown
 from mabe_transfer.figure6 import ROBOTS
 from mabe_transfer.forecast import Effort, Forecast, forecast
-from mabe_transfer.gain import MABE, MOPO, PRIOR, Place, correlation, gains, line
+from mabe_transfer.gain import MABE, MOPO, PRIOR, Place, correlations, gains, line
 from mabe_transfer.matrix import Cell, Matrix
 from mabe_transfer.outcome import Outcome
 from mabe_transfer.scale import Scale, prior_alone
@@ -135,7 +135,7 @@ def fields(place: Place, one: str, two: str, scale: Scale) -> list[Cell]:
 
 def write(job: Job, outcome: Outcome, found: list[Gain]) -> Made:
     """Write numbers, table and heat map of what there is."""
-    rank = correlation(found)
+    ranks = correlations(found)
     lines = [line(gain) for gain in found]
     files = {"numbers": job.results / "results.json", "table": job.results / "table.md"}
     numbers = {
@@ -143,7 +143,7 @@ def write(job: Job, outcome: Outcome, found: list[Gain]) -> Made:
         "scale": to_json(job.scale),
         "seeds": list(outcome.seeds),
         "gains": to_json(found),
-        "rank correlation of coverage and gain": to_json(rank),
+        "rank correlations of forecast and gain": to_json(ranks),
         "provenance": runs.provenance(),
     }
     runs.write_json(files["numbers"], numbers)
@@ -153,8 +153,10 @@ def write(job: Job, outcome: Outcome, found: list[Gain]) -> Made:
         f"{job.scale.prior_updates:,} of a prior. Seeds: {', '.join(map(str, outcome.seeds))}.",
         "A gain is MABE's mean of the last ten evaluations less the arm's; P is of a pair of seeds "
         "of MABE and of the better arm.",
-        f"Rank correlation of the covered share, foretold without training, and the gain over both "
-        f"arms: {rank:.2f} over {len(found)} fields.",
+        "Rank correlation of what was foretold without training and the gain over both arms, "
+        f"over {len(found)} fields: "
+        + ", ".join(f"{name} {rank:.2f}" for name, rank in ranks.items())
+        + ".",
         f"Machine: {'; '.join(machines) or 'unknown'}.",
         *(f"{r.label}, {r.task}: {r.failure}" for r in outcome.records if r.failure),
     ]

@@ -104,7 +104,7 @@ def panels(
     return _save(figure, path)
 
 
-def bars(groups: Mapping[str, Bars], path: Path, *, title: str, unit: str) -> Path:
+def bars(groups: Mapping[str, Bars], path: Path, *, title: str, unit: str, marked: str) -> Path:
     """Draw values with their intervals, one panel a group.
 
     Args:
@@ -112,24 +112,25 @@ def bars(groups: Mapping[str, Bars], path: Path, *, title: str, unit: str) -> Pa
         path: The picture, .png.
         title: Above it.
         unit: What the bars are of.
+        marked: The bar that stands out.
     """
     from matplotlib.figure import Figure
 
     count = max(1, len(groups))
-    figure = Figure(figsize=(4.4 * count, 3.8), layout="constrained")
+    figure = Figure(figsize=(max(6.4, 4.4 * count), 3.8), layout="constrained")
     for axes, (group, found) in zip(
         figure.subplots(1, count, squeeze=False)[0], groups.items(), strict=False
     ):
         values = [value for value, _, _ in found.values()]
         below = [max(0.0, value - low) for value, low, _ in found.values()]
         above = [max(0.0, high - value) for value, _, high in found.values()]
-        colours = [COLOURS[index % len(COLOURS)] for index in range(len(found))]
+        colours = ["#0b6fb8" if name == marked else "#a8b4bd" for name in found]
         axes.bar(list(found), values, color=colours, yerr=(below, above), capsize=3)
         axes.axhline(0.0, color="#202020", linewidth=0.8)
         axes.tick_params(axis="x", labelsize=7)
         axes.set(title=group, ylabel=unit)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title)
+    figure.suptitle(title, fontsize=10)
     return _save(figure, path)
 
 
@@ -168,7 +169,7 @@ def heat(
         axes.set_xticks(range(len(columns)), columns, fontsize=8)
         axes.set_yticks(range(len(rows)), rows, fontsize=8)
         axes.set_title(name, fontsize=9)
-    figure.suptitle(title)
+    figure.suptitle(title, fontsize=10)
     return _save(figure, path)
 
 

@@ -17,10 +17,17 @@ judgement before any gain was measured; `experiment matrix` reports how the shar
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Coverage:
-    """Share of D2 that lies where D1 does: states alone, and states with their actions."""
+    """How much of D2 lies where D1 does.
+
+    Attributes:
+        states: Share of the states.
+        both: Share of the states with their actions.
+        distance: Median distance of those to D1, in the radius within which D1 covers.
+    """
 
     states: float
     both: float
+    distance: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +90,8 @@ def judge(
     word, advice = _word(coverage.both)
     known = (
         f"D1 covers {_percent(coverage.states)} of D2's states, and {_percent(coverage.both)} of "
-        f"its states with their actions (of D1's own other episodes {_percent(QUANTILE)}): {word}."
+        f"its states with their actions (of D1's own other episodes {_percent(QUANTILE)}); half of "
+        f"those are farther than {coverage.distance:.1f} times D1's own reach: {word}."
     )
     sentences = [known, advice]
     if shared is not None:
@@ -91,7 +99,8 @@ def judge(
             "Positions, which follow from velocities much alike in every world, are predicted "
             f"with {shared.ratio:.1f} times the error on D1's other episodes ({shared.there:.2f} "
             f"and {shared.home:.2f} standard deviations); everything, in which the two worlds may "
-            f"rightly differ, with {error.ratio:.1f} times."
+            f"rightly differ, with {error.ratio:.1f} times. "
+            "A small error in D2's world does not make it small in the target's."
         )
     else:
         sentences.append(
@@ -116,7 +125,7 @@ def _word(both: float) -> tuple[str, str]:
             "elsewhere: keep the divergence target small."
         )
     return "not covered", (
-        "D1's model must guess where D2 goes, so expect no gain over the prior alone; data of the "
+        "D1 says little of where D2 goes, so expect no gain over the prior alone; data of the "
         "target's world that go there would help most."
     )
 

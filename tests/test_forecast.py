@@ -189,17 +189,20 @@ EVEN = Pair(there=0.4, home=0.2)
     ],
 )
 def test_verdict_follows_the_covered_share_whatever_the_members_say(both: float, word: str) -> None:
-    coverage = Coverage(states=1.0, both=both)
+    coverage = Coverage(states=1.0, both=both, distance=1.0)
     calm, wild = Pair(there=0.1, home=0.1), Pair(there=9.0, home=0.1)
     for disagreement in (calm, wild):
         assert judge(coverage, disagreement, EVEN, EVEN, DRIFT).word == word
 
 
 def test_verdict_says_its_numbers() -> None:
-    found = judge(Coverage(states=0.5, both=0.2), Pair(there=0.3, home=0.2), EVEN, EVEN, DRIFT)
+    found = judge(
+        Coverage(states=0.5, both=0.2, distance=3.0), Pair(there=0.3, home=0.2), EVEN, EVEN, DRIFT
+    )
     text = " ".join(found.sentences)
     for number in (
         "D1 covers 50 % of D2's states, and 20 %",
+        "farther than 3.0 times D1's own reach",
         "expect no gain over the prior alone",
         "2.0 times the error",
         "1.5 times as much",
@@ -208,7 +211,7 @@ def test_verdict_says_its_numbers() -> None:
         "earns 0.50 a step (in D2 1.50)",
     ):
         assert number in text
-    unknown = judge(Coverage(states=0.5, both=0.2), EVEN, None, EVEN, DRIFT)
+    unknown = judge(Coverage(states=0.5, both=0.2, distance=3.0), EVEN, None, EVEN, DRIFT)
     assert "is not known" in " ".join(unknown.sentences)
 
 
@@ -248,8 +251,7 @@ def test_forecast_of_one_behaviour_in_two_worlds_is_covered_and_comes_back_from_
     assert found.shared is not None
     assert found.shared.ratio < 2.0
     assert found.drift.farthest in {q.name for q in domains.domain("hopper").robot.observation}
-    again = forecast("hopper-random", "hopper-ice-backward-random", effort=SMALL)
-    assert again == found
+    assert forecast("hopper-random", "hopper-ice-backward-random", effort=SMALL) == found
     assert from_json(Forecast, to_json(found), "here") == found
 
 

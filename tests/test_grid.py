@@ -13,7 +13,7 @@ import torch
 from mabe_transfer import domains, grid
 from mabe_transfer.errors import UserError
 from mabe_transfer.forecast import Effort, Forecast
-from mabe_transfer.gain import MABE, MOPO, PRIOR, Gain, Place, correlation, gains
+from mabe_transfer.gain import MABE, MOPO, PRIOR, Gain, Place, correlations, gains
 from mabe_transfer.grid import SHIFTS, TASKS, Job
 from mabe_transfer.outcome import Outcome, Record
 from mabe_transfer.parts.dynamics import Ensemble
@@ -59,7 +59,7 @@ def told(both: float) -> Forecast:
         dynamics="D1",
         prior="D2",
         target="hopper",
-        coverage=Coverage(states=both, both=both),
+        coverage=Coverage(states=both, both=both, distance=2.0 - both),
         disagreement=even,
         shared=None,
         error=even,
@@ -134,10 +134,15 @@ def test_correlation_is_of_the_covered_share_and_the_lesser_gain() -> None:
         )
 
     fields = [field(0.1, -5.0, 9.0), field(0.5, 9.0, 1.0), field(0.9, 2.0, 3.0)]
-    assert correlation(fields) == pytest.approx(1.0)
-    assert correlation([replace(g, over_prior=-g.over_prior) for g in fields]) < 1.0
-    assert math.isnan(correlation(fields[:2]))
-    assert math.isnan(correlation([*fields[:2], field(0.9, math.nan, 1.0)]))
+    assert correlations(fields) == {
+        "covered share": pytest.approx(1.0), "nearness": pytest.approx(1.0)
+    }  # fmt: skip
+    turned = [
+        replace(gain, over_prior=-20.0 * both) for gain, both in zip(fields, (1, 2, 3), strict=True)
+    ]
+    assert correlations(turned)["covered share"] == pytest.approx(-1.0)
+    assert math.isnan(correlations(fields[:2])["nearness"])
+    assert math.isnan(correlations([*fields[:2], field(0.9, math.nan, 1.0)])["covered share"])
 
 
 def job(tmp_path: Path, **changes: Any) -> Job:

@@ -37,6 +37,7 @@ def _rows(found: Forecast) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = [
         {"measured": "states covered by D1, share", "on D2": found.coverage.states},
         {"measured": "states with actions covered, share", "on D2": found.coverage.both},
+        {"measured": "median distance to D1, in its reach", "on D2": found.coverage.distance},
     ]
     pairs = (
         ("one-step error, positions", found.shared),
