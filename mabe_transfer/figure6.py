@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from mabe_transfer import catalogue, domains, matrix, pooling, report, runs
 from mabe_transfer.algorithms import ALGORITHMS
-from mabe_transfer.config import to_json, with_overrides
+from mabe_transfer.config import fingerprint, to_json, with_overrides
 from mabe_transfer.errors import unknown
 from mabe_transfer.evaluate import LAST
 from mabe_transfer.marks import Marks, measure
@@ -125,7 +125,7 @@ def data(robot: str, scale: Scale) -> Data:
         dynamics=one,
         prior=two,
         target=target,
-        out=f"{robot}-figure6-corrected{scale.suffix}",
+        out=f"{robot}-figure6-corrected-{fingerprint(scale.correction)[:8]}{scale.suffix}",
         correction=scale.correction,
     )
     return Data(one, two, pooling.pool(plain), pooling.pool(paid))

@@ -21,6 +21,7 @@ from mabe_transfer.errors import unknown
 from mabe_transfer.figure6 import ROBOTS
 from mabe_transfer.forecast import Effort, Forecast, forecast
 from mabe_transfer.gain import MABE, MOPO, PRIOR, Place, correlations, gains, line
+from mabe_transfer.library import open_dataset
 from mabe_transfer.matrix import Cell, Matrix
 from mabe_transfer.outcome import Outcome
 from mabe_transfer.scale import Scale, prior_alone
@@ -185,7 +186,8 @@ def _recipe(place: Place) -> Recipe:
 
 def _forecast(effort: Effort, one: str, two: str, target: str, folder: Path) -> Forecast:
     """A forecast, made once and kept in a folder."""
-    key = fingerprint({"data": [one, two], "target": target, "effort": to_json(effort)})
+    contents = [open_dataset(name).content for name in (one, two)]
+    key = fingerprint({"data": contents, "target": target, "effort": to_json(effort)})
     path = folder / f"forecast-{key}.json"
     if path.is_file():
         return from_json(Forecast, runs.read_json(path), str(path))

@@ -38,7 +38,7 @@ TINY = replace(
     backward=replace(SMOKE.backward, transitions=100),
     updates=4,
     looks=2,
-    prior_updates=4,
+    prior_updates=6,
     prior_looks=2,
     starts=8,
     correction=replace(SMOKE.correction, updates=2),
@@ -138,7 +138,7 @@ def test_run_leaves_numbers_table_and_picture_and_repeated_trains_nothing(
             device=torch.device("cpu"),
         )
         assert not made.outcome.failed, [record.failure for record in made.outcome.failed]
-        assert len(steps) == 8 * 4
+        assert len(steps) == 7 * 4 + 6
     assert [line["arm"] for line in made.lines] == list(LABELS)
     numbers = json.loads((tmp_path / "results" / "results.json").read_text())
     assert [len(row["returns"]) for row in numbers["standings"]] == [2] * 8
