@@ -165,7 +165,8 @@ def heat(
         for y, row in enumerate(table):
             for x, value in enumerate(row):
                 text = f"{value:+,.0f}" if math.isfinite(value) else "-"
-                axes.text(x, y, text, ha="center", va="center", fontsize=8)
+                colour = "white" if abs(value) > 0.7 * largest else "black"
+                axes.text(x, y, text, ha="center", va="center", fontsize=8, color=colour)
         axes.set_xticks(range(len(columns)), columns, fontsize=8)
         axes.set_yticks(range(len(rows)), rows, fontsize=8)
         axes.set_title(name, fontsize=9)
