@@ -49,6 +49,7 @@ class Cell:
         target: Domain to learn for, where the data do not say it.
         overrides: `part.field` and value, as `--set` takes them.
         preset: Whose settings are among them, for the record.
+        schedule: Of this cell, where it is not the matrix's.
     """
 
     label: str
@@ -59,6 +60,7 @@ class Cell:
     target: str | None = None
     overrides: tuple[tuple[str, str], ...] = ()
     preset: str = ""
+    schedule: Schedule | None = None
 
     @property
     def algorithm(self) -> Algorithm:
@@ -75,7 +77,8 @@ class Matrix:
         data: Which data it stands on, for the tables.
         cells: In the order in which they are trained.
         seeds: One policy each, all of a cell trained together.
-        schedule: How long, in gradient steps; see `Schedule.matched` for rows that have others.
+        schedule: How long, in gradient steps; see `Schedule.matched` for rows that have others. A
+            cell may have one of its own.
 
     Raises:
         UserError: Two cells have one label and one task.
@@ -157,7 +160,7 @@ def _one(
     """A cell's record, trained if need be; none where another process is at it."""
     try:
         row = cell.algorithm
-        schedule = matrix.schedule.matched(row)
+        schedule = cell.schedule or matrix.schedule.matched(row)
         found = sources(row, cell.dynamics, cell.prior, cell.target)
         config = identity(
             row, found, schedule, seeds=matrix.seeds, device=device, preset=cell.preset

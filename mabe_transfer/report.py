@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,11 @@ from mabe_transfer.runs import write_text
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from matplotlib.figure import Figure
+
 History = Sequence[tuple[int, float]]
+Bars = dict[str, tuple[float, float, float]]
+"""Name -> value and the ends of its interval."""
 COLOURS = ("#7a7a7a", "#d07a00", "#0b6fb8", "#3a8f3a", "#a83a8f", "#b03030")
 
 
@@ -65,6 +70,111 @@ def curves(histories: Mapping[str, History], path: Path, *, title: str, flat: st
     axes.set(title=title, xlabel="gradient updates", ylabel="return, mean over seeds")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
+    return _save(figure, path)
+
+
+def panels(
+    histories: Mapping[str, Mapping[str, History]], path: Path, *, title: str, unit: str
+) -> Path:
+    """Draw learning curves, one panel a task and one line an arm.
+
+    Args:
+        histories: Task -> arm -> evaluations: updates and mean over seeds.
+        path: The picture, .png.
+        title: Above it.
+        unit: What is drawn over the updates.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(3, max(1, len(histories)))
+    rows = max(1, -(-len(histories) // columns))
+    figure = Figure(figsize=(3.6 * columns, 2.6 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, (task, arms) in zip(grid, histories.items(), strict=False):
+        for (name, history), colour in zip(arms.items(), COLOURS[1:], strict=False):
+            axes.plot(*zip(*history, strict=True), color=colour, label=name, linewidth=1.5)
+        axes.set_title(task, fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in grid[len(histories) :]:
+        axes.set_visible(False)
+    grid[0].legend(frameon=False, fontsize=8)
+    figure.suptitle(title)
+    figure.supxlabel("gradient updates")
+    figure.supylabel(unit)
+    return _save(figure, path)
+
+
+def bars(groups: Mapping[str, Bars], path: Path, *, title: str, unit: str, marked: str) -> Path:
+    """Draw values with their intervals, one panel a group.
+
+    Args:
+        groups: Group -> its bars.
+        path: The picture, .png.
+        title: Above it.
+        unit: What the bars are of.
+        marked: The bar that stands out.
+    """
+    from matplotlib.figure import Figure
+
+    count = max(1, len(groups))
+    figure = Figure(figsize=(max(6.4, 4.4 * count), 3.8), layout="constrained")
+    for axes, (group, found) in zip(
+        figure.subplots(1, count, squeeze=False)[0], groups.items(), strict=False
+    ):
+        values = [value for value, _, _ in found.values()]
+        below = [max(0.0, value - low) for value, low, _ in found.values()]
+        above = [max(0.0, high - value) for value, _, high in found.values()]
+        colours = ["#0b6fb8" if name == marked else "#a8b4bd" for name in found]
+        axes.bar(list(found), values, color=colours, yerr=(below, above), capsize=3)
+        axes.axhline(0.0, color="#202020", linewidth=0.8)
+        axes.tick_params(axis="x", labelsize=7)
+        axes.set(title=group, ylabel=unit)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, fontsize=10)
+    return _save(figure, path)
+
+
+def heat(
+    maps: Mapping[str, Sequence[Sequence[float]]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    path: Path,
+    *,
+    title: str,
+) -> Path:
+    """Draw tables of numbers as colours about 0, one panel a table; NaN stays white.
+
+    Args:
+        maps: Name -> numbers, [rows, columns].
+        rows: Names, top down.
+        columns: Names, left to right.
+        path: The picture, .png.
+        title: Above it.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(
+        figsize=(2.2 + len(maps) * (1.1 * len(columns) + 1.2), 0.42 * len(rows) + 1.6),
+        layout="constrained",
+    )
+    numbers = [abs(x) for table in maps.values() for row in table for x in row]
+    largest = max(filter(math.isfinite, numbers), default=1.0) or 1.0
+    panes = figure.subplots(1, max(1, len(maps)), squeeze=False)[0]
+    for axes, (name, table) in zip(panes, maps.items(), strict=False):
+        axes.imshow(table, cmap="RdBu", vmin=-largest, vmax=largest, aspect="auto")
+        for y, row in enumerate(table):
+            for x, value in enumerate(row):
+                text = f"{value:+,.0f}" if math.isfinite(value) else "-"
+                colour = "white" if abs(value) > 0.7 * largest else "black"
+                axes.text(x, y, text, ha="center", va="center", fontsize=8, color=colour)
+        axes.set_xticks(range(len(columns)), columns, fontsize=8)
+        axes.set_yticks(range(len(rows)), rows, fontsize=8)
+        axes.set_title(name, fontsize=9)
+    figure.suptitle(title, fontsize=10)
+    return _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.partial.png")
     figure.savefig(partial, dpi=150)

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner
 
+from mabe_transfer import forecast as foretelling
 from mabe_transfer.cli import app
+from mabe_transfer.forecast import Effort
+from mabe_transfer.parts.dynamics import Ensemble
+from mabe_transfer.parts.prior import Fit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -145,6 +149,43 @@ def test_main_job_leaves_a_table_and_a_picture(tmp_path: Path) -> None:
     assert (tmp_path / "curves-smoke.png").stat().st_size > 1000
     rows = json.loads((tmp_path / "table-smoke.json").read_text())["rows"]
     assert [row["row"] for row in rows] == ["mabe-no-rl", "mopo", "mabe"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("figure6", "--scale", "smok"), "Did you mean 'smoke'"),
+        (("figure6", "--robots", "hoper"), "Did you mean 'hopper'"),
+        (("figure6", "--set", "rollouts.horizont=5"), "no row has such a field"),
+        (("figure3", "--scale", "tiny"), "there is full, smoke"),
+        (("figure4", "--datasets", "hoper-medium"), "Did you mean 'hopper-medium'"),
+        (("table1", "--datasets", "hoper-medium"), "Did you mean 'hopper-medium'"),
+        (("matrix", "--shifts", "icy"), "Did you mean 'ice'"),
+    ],
+)
+def test_experiment_that_does_not_exist_is_refused_in_a_sentence(
+    words: tuple[str, ...], message: str
+) -> None:
+    assert message in refusal("experiment", *words, "--device", "cpu")
+
+
+def test_forecast_prints_its_numbers_and_its_verdict(
+    datasets: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del datasets
+    small = Effort(
+        rows=200, asked=50, model=Ensemble(members=2, elites=2, hidden=(8,), max_epochs=1),
+        clone=Fit(updates=3, hidden=(8,)), horizon=3, rollouts=10,
+    )  # fmt: skip
+    monkeypatch.setattr(foretelling, "Effort", lambda: small)
+    words = ("forecast", "--dynamics", "halfcheetah-random", "--prior", "halfcheetah-random")
+    made = call(*words)
+    assert made.exit_code == 0, made.output
+    assert "states covered by D1" in made.output
+    assert "of D1's own other episodes 95 %" in made.output
+    found = json.loads(call(*words, "--json").stdout)
+    assert found["target"] == "halfcheetah"
+    assert call("forecast", "--dynamics", "nothing", "--prior", "nothing").exit_code == 2
 
 
 def test_version_is_printed() -> None:

@@ -20,6 +20,7 @@ from mabe_transfer.cli import (
     envs,
     experiment,
     export,
+    forecast,
     training,
 )
 from mabe_transfer.cli.tables import show
@@ -65,6 +66,7 @@ app.add_typer(algorithms.app, name="algorithms", help="The table of algorithms."
 app.add_typer(experiment.app, name="experiment", help="Reproduce a result by one command.")
 app.add_typer(benchmark.app, name="benchmark", help="Standard runs beside printed scores.")
 app.command("collect")(data.collect)
+app.command("forecast")(forecast.forecast)
 app.command("train")(training.train)
 app.command("evaluate")(training.evaluate)
 app.command("render")(training.render)

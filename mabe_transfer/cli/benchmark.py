@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mabe_transfer import benchmark, outcome, published, scoreboard
-from mabe_transfer.cli.tables import show
+from mabe_transfer.cli.tables import show, split
 from mabe_transfer.cli.training import parse_overrides, pick_device
 from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.progress import notice
@@ -56,13 +56,13 @@ def d4rl(
     if source not in benchmark.SOURCES:
         raise unknown("--source", source, benchmark.SOURCES)
     plan = benchmark.Plan(
-        algos=_split(algos),
-        datasets=_split(datasets),
+        algos=split(algos),
+        datasets=split(datasets),
         source=benchmark.SOURCES[source],
         seeds=tuple(range(first_seed, first_seed + seeds)),
         schedule=Schedule(updates=steps, evaluate_every=benchmark.looks(steps), episodes=episodes),
         overrides=parse_overrides(override or []),
-        presets=_split(preset),
+        presets=split(preset),
     )
     made = benchmark.run(plan, out, results or out, pick_device(device), reference=reference)
     _print(made.board, as_json)
@@ -92,7 +92,3 @@ def _print(board: Board, as_json: bool) -> None:
     show(board.rows, title=board.title, as_json=as_json)
     for note in board.notes:
         notice(note)
-
-
-def _split(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())

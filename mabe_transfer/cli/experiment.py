@@ -7,8 +7,15 @@ from typing import Annotated
 
 import typer
 
+from mabe_transfer import ablations, figure6, grid
 from mabe_transfer import demo as main_job
-from mabe_transfer.cli.tables import show
+from mabe_transfer import scale as scales
+from mabe_transfer.benchmark import Made
+from mabe_transfer.cli.tables import show, split
+from mabe_transfer.cli.training import parse_overrides, pick_device
+from mabe_transfer.errors import UserError
+from mabe_transfer.forecast import Effort
+from mabe_transfer.outcome import Outcome
 from mabe_transfer.progress import notice
 from mabe_transfer.threads import limit_threads
 
@@ -32,6 +39,173 @@ def demo(
     show(made.rows, title="halfcheetah-backward: forward data on normal ground + backward on ice")
     for name, path in made.files.items():
         notice(f"{name}: {path}")
+
+
+Scale = Annotated[str, typer.Option(help="`full`, or `smoke`: a minute's worth, to see it work.")]
+Seeds = Annotated[int, typer.Option(min=1, help="Policies of each arm.")]
+Runs = Annotated[Path, typer.Option(help="Folder of the runs.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, or auto.")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="part.field=value, where a row has the part")
+]
+Datasets = Annotated[str, typer.Option(help="By commas, such as hopper-medium; all nine if none.")]
+
+
+@app.command("figure6")
+def figure6_(
+    robots: Annotated[str, typer.Option(help="By commas.")] = ",".join(figure6.ROBOTS),
+    seeds: Seeds = 3,
+    scale: Scale = "full",
+    out: Annotated[Path, typer.Option(help="Folder of numbers, table and picture.")] = Path(
+        "results/figure6"
+    ),
+    runs: Runs = Path("runs/figure6"),
+    override: Set = None,
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Carry backward running from ice to normal ground: the paper's arms, and more."""
+    limit_threads(threads)
+    chosen = scales.scale(scale, _overrides(override))
+    made = figure6.run(
+        split(robots),
+        chosen,
+        seeds=seeds,
+        out=runs,
+        results=_apart(out, chosen),
+        device=pick_device(device),
+    )
+    show(made.lines, title=figure6.TITLE)
+    _end(made.files, made.outcome)
+
+
+@app.command("figure3")
+def figure3_(
+    datasets: Datasets = "",
+    seeds: Seeds = 3,
+    scale: Scale = "full",
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("results/figure3"),
+    runs: Runs = Path("runs/d4rl-ours"),
+    override: Set = None,
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """MABE without its prior, RL and uncertainty, on the D4RL datasets of this project."""
+    limit_threads(threads)
+    job = _job(datasets, seeds, scale, out, runs, override, device)
+    _print(ablations.figure3(job), "Figure 3: what each part is worth")
+
+
+@app.command("figure4")
+def figure4_(
+    datasets: Datasets = "",
+    seeds: Seeds = 3,
+    scale: Scale = "full",
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("results/figure4"),
+    runs: Runs = Path("runs/d4rl-ours"),
+    override: Set = None,
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """MABE's adaptive prior against a flat one, learning curves."""
+    limit_threads(threads)
+    job = _job(datasets, seeds, scale, out, runs, override, device)
+    _print(ablations.figure4(job), "Figure 4: adaptive against flat prior")
+
+
+@app.command("table1")
+def table1_(
+    datasets: Datasets = "",
+    seeds: Seeds = 3,
+    scale: Scale = "full",
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("results/table1"),
+    runs: Runs = Path("runs/d4rl-ours"),
+    override: Set = None,
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """The paper's Table 1 on the D4RL datasets of this project, as `benchmark d4rl` has it."""
+    limit_threads(threads)
+    job = _job(datasets, seeds, scale, out, runs, override, device)
+    _print(ablations.table1(job), "Table 1")
+
+
+@app.command("matrix")
+def matrix_(
+    robot: Annotated[str, typer.Option(help="Which one.")] = "halfcheetah",
+    shifts: Annotated[str, typer.Option(help="By commas; all if none.")] = "",
+    tasks: Annotated[str, typer.Option(help="By commas.")] = ",".join(grid.TASKS),
+    seeds: Seeds = 3,
+    scale: Scale = "full",
+    forecasts: Annotated[bool, typer.Option(help="Foretell each field as well.")] = True,
+    out: Annotated[Path, typer.Option(help="Folder of numbers, table and heat map.")] = Path(
+        "results/matrix"
+    ),
+    runs: Runs = Path("runs/matrix"),
+    override: Set = None,
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Where carrying a behaviour helps and where it hurts: physics shifts by tasks."""
+    limit_threads(threads)
+    chosen = scales.scale(scale, _overrides(override))
+    job = grid.Job(
+        robot=robot,
+        scale=chosen,
+        seeds=seeds,
+        shifts=split(shifts) or grid.SHIFTS,
+        tasks=split(tasks),
+        effort=Effort() if forecasts else None,
+        out=runs,
+        results=_apart(out / robot, chosen),
+        device=pick_device(device),
+    )
+    made = grid.run(job)
+    show(made.lines, title=made.outcome.title)
+    _end(made.files, made.outcome)
+
+
+def _job(
+    datasets: str, seeds: int, scale: str, out: Path, runs: Path, override: list[str] | None,
+    device: str,
+) -> ablations.Job:  # fmt: skip
+    chosen = scales.scale(scale, _overrides(override), ablations.SCALES)
+    return ablations.Job(
+        scale=chosen,
+        seeds=seeds,
+        datasets=split(datasets),
+        out=runs,
+        results=_apart(out, chosen),
+        device=pick_device(device),
+    )
+
+
+def _apart(out: Path, scale: scales.Scale) -> Path:
+    """Results of another scale than the full one do not replace results."""
+    return out / scale.name if scale.suffix else out
+
+
+def _overrides(given: list[str] | None) -> scales.Overrides:
+    return tuple(parse_overrides(given or []).items())
+
+
+def _print(made: Made, title: str) -> None:
+    show(made.board.rows, title=title)
+    for note in made.board.notes:
+        notice(note)
+    _end(made.files, made.outcome)
+
+
+def _end(files: dict[str, Path], outcome: Outcome) -> None:
+    """Say where the results are, and whether cells failed."""
+    for name, path in files.items():
+        notice(f"{name}: {path}")
+    if outcome.failed:
+        raise UserError(
+            f"{len(outcome.failed)} of {len(outcome.records)} runs failed, as the table says; the "
+            "same command tries them again."
+        )
 
 
 @app.callback()

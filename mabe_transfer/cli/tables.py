@@ -30,6 +30,11 @@ def show(rows: Sequence[Mapping[str, Any]], *, title: str, as_json: bool = False
     (Console(width=width) if width else out).print(table)
 
 
+def split(text: str) -> tuple[str, ...]:
+    """Names that the user separated by commas."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
 def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.4g}" if abs(value) < 100 else f"{value:,.1f}"

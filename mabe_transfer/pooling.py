@@ -1,0 +1,158 @@
+"""Two datasets made into one, as data of the target: the controls that a transfer must beat.
+
+D1 and D2 are relabelled for the target's task and written one after the other. Where a correction
+is asked for, D2's rewards are corrected for its physics first (DARA).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mabe_transfer import runs
+from mabe_transfer.config import Json, to_json
+from mabe_transfer.domains import Domain, to_facts
+from mabe_transfer.errors import UserError
+from mabe_transfer.library import Dataset, location, open_dataset
+from mabe_transfer.networks import Sizes
+from mabe_transfer.parts.correction import Correction
+from mabe_transfer.progress import Work, notice
+from mabe_transfer.store import UNKNOWN_SEED, Layout, StoreWriter
+from mabe_transfer.transitions import Transitions, relabel
+
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+CORRECTION = "correction"
+"""The term of the reward that a correction adds, in nats."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pool:
+    """A dataset to make of two.
+
+    Attributes:
+        dynamics: Name of D1, data of the target's world.
+        prior: Name of D2, data of another world.
+        target: Domain whose task rewards both, and whose data the pool counts as.
+        out: Name of the result.
+        correction: How D2's rewards are corrected, if they are.
+        seed: Of the correction's classifiers.
+    """
+
+    dynamics: str
+    prior: str
+    target: Domain
+    out: str
+    correction: Correction | None = None
+    seed: int = 0
+
+
+def pool(request: Pool) -> str:
+    """Make a pool unless it is there; gives its name.
+
+    A fit of classifiers is short, and starts anew where it was stopped.
+
+    Raises:
+        UserError: Data are missing, are of another robot, or the name holds something else.
+        Interrupted: The user asked to stop.
+    """
+    ones = [open_dataset(name) for name in (request.dynamics, request.prior)]
+    for dataset in ones:
+        if dataset.domain.robot.name != request.target.robot.name:
+            raise UserError(
+                f"{dataset.name} is of {dataset.domain.robot.name}; it cannot be pooled for "
+                f"{request.target.name}."
+            )
+    recipe = _recipe(request, ones)
+    place = location(request.out)
+    if isinstance(place, Path) and place.exists():
+        if open_dataset(request.out).store.attributes["recipe"] != recipe:
+            raise UserError(
+                f"{place} is a pool of other data or settings than are asked for; move it away."
+            )
+        notice(f"{request.out} is there already.")
+        return request.out
+    target, source = (_relabelled(dataset, request.target) for dataset in ones)
+    terms = dict(request.target.weights)
+    if request.correction is not None:
+        ratio = _ratio(request, request.correction, target, source)
+        source = corrected(source, ratio, request.correction.weight)
+        target = corrected(target, np.zeros(len(target), np.float32), request.correction.weight)
+        terms[CORRECTION] = request.correction.weight
+    target.timeouts[-1] |= not target.terminals[-1]  # an open last episode ends there
+    _write(request, recipe, terms, Transitions.concatenate([target, source]))
+    return request.out
+
+
+def corrected(rows: Transitions, ratio: Floats, weight: float) -> Transitions:
+    """The same rows with the reward r + weight log ratio, the ratio kept as a term of it.
+
+    Args:
+        rows: Rewarded for the target's task, [N].
+        ratio: log p_target(s' | s, a) - log p_source(s' | s, a), [N].
+        weight: Eta.
+    """
+    rewards = (rows.rewards + np.float32(weight) * ratio).astype(np.float32)
+    return replace(rows, rewards=rewards, reward_terms={**rows.reward_terms, CORRECTION: ratio})
+
+
+def _recipe(request: Pool, ones: list[Dataset]) -> Json:
+    return {
+        "pool": [dataset.content for dataset in ones],
+        "target": request.target.name,
+        "correction": to_json(request.correction) if request.correction else {},
+        "seed": request.seed,
+    }
+
+
+def _relabelled(dataset: Dataset, target: Domain) -> Transitions:
+    """A dataset's rows with the target's rewards and its terms alone, without simulator states."""
+    rows = relabel(dataset.store.load(states=False), target.weights)
+    return replace(rows, reward_terms={name: rows.reward_terms[name] for name in target.weights})
+
+
+def _ratio(
+    request: Pool, correction: Correction, target: Transitions, source: Transitions
+) -> Floats:
+    """Fit the classifiers and judge every row of D2, [N]."""
+    width, action = target.observations.shape[1], target.actions.shape[1]
+    part = correction.build(Sizes(seeds=(request.seed,), observation=width, action=action))
+    rows = [torch.from_numpy(one.packed()) for one in (target, source)]
+    fit = part.fitting(*rows)
+    with (
+        runs.interruptible() as stop,
+        Work("Telling the worlds apart", correction.updates, "updates") as work,
+    ):
+        while not fit.finished:
+            fit.step()
+            work.advance(1, fit.note() if fit.done % 100 == 0 else "")
+            if stop.asked:
+                raise runs.Interrupted("Stopped; the same command tells the worlds apart anew.")
+    found: Floats = part.log_ratio(rows[1])[0].numpy()
+    return found
+
+
+def _write(request: Pool, recipe: Json, terms: dict[str, float], rows: Transitions) -> None:
+    """Write all rows, or those that an interrupted writing lacks."""
+    attributes = {
+        "domain": request.target.name,
+        "quality": "pool",
+        "terms": terms,
+        "seed": request.seed,
+        "versions": runs.versions(),
+        "recipe": recipe,
+        "behaviour": {
+            "policy": "of two datasets",
+            "domain": to_facts(request.target),
+            "shares": [request.dynamics, request.prior],
+        },
+    }
+    begins = np.concatenate(([True], (rows.terminals | rows.timeouts)[:-1]))
+    with StoreWriter.open(location(request.out), Layout.of(rows), attributes) as writer:
+        left = slice(writer.resumed_rows, None)
+        seeds = np.full(int(begins[left].sum()), UNKNOWN_SEED, dtype=np.int64)
+        writer.append(rows.rows(left), seeds)
+        writer.finish()

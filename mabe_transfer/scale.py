@@ -1,0 +1,217 @@
+"""How much of an experiment is done: data, updates and the settings of its arms, in one place.
+
+Every arm of an experiment is a row of the algorithm table with these settings wherever it has them,
+so that arms differ by their parts and by nothing else. To tune is to change a `Scale`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mabe_transfer.acquire import acquire, of_recipe
+from mabe_transfer.algorithms import ALGORITHMS
+from mabe_transfer.composition import Imitation
+from mabe_transfer.config import has_field, with_overrides
+from mabe_transfer.errors import UserError, unknown
+from mabe_transfer.library import location
+from mabe_transfer.parts.correction import Correction
+from mabe_transfer.parts.prior import Fit, Network
+from mabe_transfer.progress import notice
+from mabe_transfer.train import Schedule
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mabe_transfer.catalogue import Recipe
+    from mabe_transfer.composition import Algorithm
+
+Overrides = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gathered:
+    """How a dataset is collected: whose behaviour, and how many transitions; none for all."""
+
+    quality: str
+    transitions: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scale:
+    """Sizes and settings of an experiment; none leaves a setting as the row has it.
+
+    Attributes:
+        name: `full` or `smoke`; results of a smoke scale are kept apart.
+        forward: D1, in the target's physics.
+        backward: D2, in the other physics.
+        updates: Of each policy.
+        looks: Evaluations along it; the last ten make the result.
+        prior_updates: Of a prior's fit, and of the prior alone.
+        prior_looks: Evaluations along the training of the prior alone. Many, so that the last ten
+            are of a prior that is all but fitted.
+        episodes: Of an evaluation, for each seed.
+        batch: Transitions of an update.
+        epochs: Of the dynamics model, at the most.
+        model_batch: Transitions of an update of the dynamics.
+        starts: Rollouts at a time.
+        horizon: Steps of a rollout.
+        real_share: Of a batch.
+        penalty: Weight of the model's uncertainty, where a row pays for it.
+        kl_target: Divergence from the prior that the dual weight aims at, nats.
+        prior_start_share: Share of rollouts from D2's states, where a row pays for the divergence.
+        correction: Of D2's rewards, in the control that corrects them.
+        reference_episodes: Episodes by which random, expert and the source's expert are measured; 0
+            measures nothing.
+        first_seed: Seeds count from here: the settings were chosen on others.
+        overrides: `part.field` and value for every row that has it, as `--set` takes them.
+    """
+
+    name: str
+    forward: Gathered
+    backward: Gathered
+    updates: int
+    looks: int = 20
+    prior_updates: int
+    prior_looks: int
+    episodes: int
+    batch: int = 256
+    epochs: int
+    model_batch: int = 256
+    starts: int
+    horizon: int | None = None
+    real_share: float | None = None
+    penalty: float | None = None
+    kl_target: float | None = None
+    prior_start_share: float | None = None
+    correction: Correction = Correction()
+    reference_episodes: int = 100
+    first_seed: int = 100
+    overrides: Overrides = ()
+
+    def gather(self, recipe: Recipe, how: Gathered) -> str:
+        """Collect a recipe's domain in this scale's way, unless it is there; gives the name.
+
+        Raises:
+            Interrupted: The user asked to stop; the same command goes on.
+        """
+        name = recipe.name + self.suffix
+        place = location(name)
+        if isinstance(place, Path) and place.exists():
+            notice(f"{name} is there already.")
+        else:
+            changed = replace(recipe, quality=how.quality, transitions=how.transitions)
+            acquire(of_recipe(changed, out=name))
+        return name
+
+    @property
+    def suffix(self) -> str:
+        """What the names of its data and results end with."""
+        return "" if self.name == "full" else f"-{self.name}"
+
+    def seeds(self, count: int) -> tuple[int, ...]:
+        """So many seeds."""
+        return tuple(range(self.first_seed, self.first_seed + count))
+
+    def schedule(self, row: Algorithm) -> Schedule:
+        """How long a row is trained: where it is a prior, as long as a prior is fitted."""
+        if isinstance(row.policy, Imitation):
+            return _schedule(self.prior_updates, self.prior_looks, self.episodes)
+        return self.plan.matched(row)
+
+    @property
+    def plan(self) -> Schedule:
+        """The schedule of rows that take gradient steps on a policy."""
+        return _schedule(self.updates, self.looks, self.episodes)
+
+    def shared(self) -> dict[str, str]:
+        """Settings that mean the same for every row that has them."""
+        given = {
+            "batch": self.batch,
+            "prior.fit.updates": self.prior_updates,
+            "dynamics.max_epochs": self.epochs,
+            "dynamics.batch": self.model_batch,
+            "rollouts.starts": self.starts,
+            "rollouts.horizon": self.horizon,
+            "rollouts.real_share": self.real_share,
+            "uncertainty.weight": self.penalty,
+        }
+        return {path: str(value) for path, value in given.items() if value is not None}
+
+    def settings(self, row: Algorithm) -> Overrides:
+        """What is set in a row, those of its fields that a scale speaks of.
+
+        Raises:
+            UserError: A setting does not go with the row.
+        """
+        own = {"regulariser.target": self.kl_target}
+        if has_field(row, "regulariser.target"):  # it pays for the divergence from its prior
+            own["rollouts.prior_start_share"] = self.prior_start_share
+        given = self.shared() | {k: str(v) for k, v in own.items() if v is not None}
+        if isinstance(row.policy, Imitation):
+            given.pop("batch")  # a prior alone learns from the batches by which it is fitted
+        given |= dict(self.overrides)
+        found = tuple((path, text) for path, text in given.items() if has_field(row, path))
+        with_overrides(row, dict(found))
+        return found
+
+
+FULL = Scale(
+    name="full",
+    forward=Gathered(quality="medium-replay"),
+    backward=Gathered(quality="expert", transitions=100_000),
+    updates=20_000,
+    prior_updates=10_000,
+    prior_looks=50,
+    episodes=5,
+    epochs=30,
+    starts=10_000,
+)
+SMOKE = Scale(
+    name="smoke",
+    forward=Gathered(quality="random", transitions=2_000),
+    backward=Gathered(quality="random", transitions=1_000),
+    updates=40,
+    prior_updates=40,
+    prior_looks=10,
+    episodes=1,
+    batch=64,
+    epochs=1,
+    starts=200,
+    correction=Correction(updates=40, batch=64),
+    reference_episodes=0,
+)
+SCALES = {scale.name: scale for scale in (FULL, SMOKE)}
+
+
+def scale(name: str, overrides: Overrides = (), known: Mapping[str, Scale] = SCALES) -> Scale:
+    """Look a scale up by its name, with overrides of its rows.
+
+    Raises:
+        UserError: There is no such scale, or an override reaches no row of the table.
+    """
+    if name not in known:
+        raise unknown("--scale", name, known)
+    for path, _ in overrides:
+        if not any(has_field(row, path) for row in ALGORITHMS.values()):
+            raise UserError(f"--set {path}: no row has such a field; see: algorithms show mabe")
+    return replace(known[name], overrides=overrides)
+
+
+def prior_alone(mabe: Algorithm) -> Algorithm:
+    """The prior of a row as the policy, with the settings by which that row fits it."""
+    assert mabe.prior is not None
+    fit = mabe.prior.fit
+    assert isinstance(fit, Fit)
+    prior = replace(mabe.prior, fit=Network(rate=fit.rate, hidden=fit.hidden))
+    return replace(ALGORITHMS["mabe-no-rl"], prior=prior, batch=fit.batch)
+
+
+def _schedule(updates: int, looks: int, episodes: int) -> Schedule:
+    return Schedule(
+        updates=updates,
+        evaluate_every=max(1, updates // looks),
+        episodes=episodes,
+        log_every=max(1, updates // 100),
+    )

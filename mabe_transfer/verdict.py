@@ -1,0 +1,145 @@
+"""What a forecast's numbers mean, in plain language.
+
+Coverage carries the verdict: members of an ensemble agree even where all of them are wrong, so that
+their disagreement, and the model's own rollouts, only illustrate it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mabe_transfer.coverage import QUANTILE
+
+COVERED, PARTLY = 0.75, 0.35
+"""Share of D2's states and actions from which the verdict is "covered", or "partly". Set by
+judgement before any gain was measured; `experiment matrix` reports how the share ranks gains."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Coverage:
+    """How much of D2 lies where D1 does.
+
+    Attributes:
+        states: Share of the states.
+        both: Share of the states with their actions.
+        distance: Median distance of those to D1, in the radius within which D1 covers.
+    """
+
+    states: float
+    both: float
+    distance: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pair:
+    """A number on D2, and the same on episodes of D1 that the model did not see."""
+
+    there: float
+    home: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times larger it is on D2."""
+        return self.there / max(self.home, 1e-9)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drift:
+    """Free rollouts of the prior in D1's model, from D2's states.
+
+    Attributes:
+        horizon: Steps of a rollout.
+        reward: Mean predicted reward of a step.
+        recorded: Mean reward of a step in D2, earned in the other world, for the target's task.
+        left_after: First step after which fewer than half of the rollouts lie where D1 does; none
+            where they stay.
+        ended: Share that the task's rule ended, or that blew up.
+        farthest: The observation that strays farthest from D2's own.
+        distance: How far, mean over rollouts at their ends, in standard deviations of D2.
+    """
+
+    horizon: int
+    reward: float
+    recorded: float
+    left_after: int | None
+    ended: float
+    farthest: str
+    distance: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """A word, and the sentences behind it."""
+
+    word: str
+    sentences: tuple[str, ...]
+
+
+def judge(
+    coverage: Coverage, disagreement: Pair, shared: Pair | None, error: Pair, drift: Drift
+) -> Verdict:
+    """Say what to expect.
+
+    Args:
+        coverage: Of D2 by D1.
+        disagreement: Of the members.
+        shared: One-step error of the positions, which the worlds share; none where it is unknown.
+        error: One-step error of everything.
+        drift: The prior in D1's model.
+    """
+    word, advice = _word(coverage.both)
+    known = (
+        f"D1 covers {_percent(coverage.states)} of D2's states, and {_percent(coverage.both)} of "
+        f"its states with their actions (of D1's own other episodes {_percent(QUANTILE)}); half of "
+        f"those are farther than {coverage.distance:.1f} times D1's own reach: {word}."
+    )
+    sentences = [known, advice]
+    if shared is not None:
+        sentences.append(
+            "Positions, which follow from velocities much alike in every world, are predicted "
+            f"with {shared.ratio:.1f} times the error on D1's other episodes ({shared.there:.2f} "
+            f"and {shared.home:.2f} standard deviations); everything, in which the two worlds may "
+            f"rightly differ, with {error.ratio:.1f} times. "
+            "A small error in D2's world does not make it small in the target's."
+        )
+    else:
+        sentences.append(
+            f"One step of D2 is predicted with {error.ratio:.1f} times the error on D1's other "
+            "episodes; how much of it is the worlds' true difference, is not known."
+        )
+    sentences.append(
+        f"The members disagree {disagreement.ratio:.1f} times as much as on D1's other episodes"
+        + ("; that they agree proves nothing." if disagreement.ratio < 2.0 else ".")
+    )
+    return Verdict(word=word, sentences=(*sentences, _drifting(drift)))
+
+
+def _word(both: float) -> tuple[str, str]:
+    if both >= COVERED:
+        return "covered", (
+            "D1's model knows what D2 does, so MABE has a model by which to improve on the prior."
+        )
+    if both >= PARTLY:
+        return "partly covered", (
+            "MABE may improve on the prior where D1 knows its states, and must stay near the prior "
+            "elsewhere: keep the divergence target small."
+        )
+    return "not covered", (
+        "D1 says little of where D2 goes, so expect no gain over the prior alone; data of the "
+        "target's world that go there would help most."
+    )
+
+
+def _drifting(drift: Drift) -> str:
+    where = "stays where D1 does"
+    if drift.left_after is not None:
+        where = f"leaves D1's states after {drift.left_after} of {drift.horizon} steps"
+    return (
+        f"Rolled out in D1's model, the prior {where}, earns {drift.reward:.2f} a step (in D2 "
+        f"{drift.recorded:.2f}), {_percent(drift.ended)} of the rollouts end early, and "
+        f"{drift.farthest} strays farthest, by {drift.distance:.1f} of D2's standard deviations."
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100.0 * share:.0f} %"

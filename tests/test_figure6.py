@@ -1,0 +1,217 @@
+"""Figure 6: which arms there are, what is written, and that what is complete is skipped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from mabe_transfer import catalogue, domains, figure6, marks, scale, standing
+from mabe_transfer.algorithms import ALGORITHMS
+from mabe_transfer.composition import Imitation
+from mabe_transfer.config import with_overrides
+from mabe_transfer.errors import UserError
+from mabe_transfer.figure6 import LABELS, MABE, ROBOTS, Data
+from mabe_transfer.learner import Learner
+from mabe_transfer.marks import Marks
+from mabe_transfer.outcome import Record
+from mabe_transfer.parts.prior import Fit, Network
+from mabe_transfer.parts.regulariser import ExplicitKl
+from mabe_transfer.scale import FULL, SMOKE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mabe_transfer.parts import Metrics
+
+NARROW = (
+    ("policy.hidden", "[8,8]"), ("prior.fit.hidden", "[8,8]"), ("dynamics.hidden", "[8]"),
+    ("dynamics.members", "2"), ("dynamics.elites", "2"), ("dynamics.batch", "64"),
+)  # fmt: skip
+TINY = replace(
+    SMOKE,
+    forward=replace(SMOKE.forward, transitions=200),
+    backward=replace(SMOKE.backward, transitions=100),
+    updates=4,
+    looks=2,
+    prior_updates=6,
+    prior_looks=2,
+    starts=8,
+    correction=replace(SMOKE.correction, updates=2),
+    overrides=NARROW,
+)
+NAMES = Data("D1", "D2", "both", "both corrected")
+
+
+def cells(robot: str = "hopper") -> dict[str, tuple[str, str | None, str | None]]:
+    found = figure6.arms(robot, NAMES, FULL)
+    return {cell.label: (cell.row.name, cell.dynamics, cell.prior) for cell in found}
+
+
+def test_arms_are_the_paper_s_four_and_the_controls_it_lacks() -> None:
+    assert list(cells().values()) == [
+        ("mopo", "D1", None),
+        ("mopo", "D2", None),
+        ("mopo-from-prior", "D1", "D2"),
+        ("mabe", "D1", "D2"),
+        ("mabe-no-rl", "D1", "D2"),
+        ("mopo", "both", None),
+        ("mabe", "both", None),
+        ("mopo", "both corrected", None),
+    ]
+    assert {cell.target for cell in figure6.arms("hopper", NAMES, FULL)} == {"hopper-backward"}
+
+
+def test_arms_share_the_scale_s_settings_and_the_prior_alone_is_fitted_like_mabe_s() -> None:
+    tuned = replace(FULL, kl_target=0.3, horizon=7, prior_start_share=0.8)
+    found = {cell.label: cell for cell in figure6.arms("hopper", NAMES, tuned)}
+    mabe, alone = found[MABE].algorithm, found["prior alone, zero-shot"].algorithm
+    mopo = found[LABELS[0]].algorithm
+    assert isinstance(mabe.regulariser, ExplicitKl)
+    assert mabe.regulariser.target == 0.3
+    assert mabe.rollouts is not None
+    assert mopo.rollouts is not None
+    assert (mabe.rollouts.horizon, mopo.rollouts.horizon) == (7, 7)
+    assert (mabe.rollouts.prior_start_share, mopo.rollouts.prior_start_share) == (0.8, 0.0)
+    assert mabe.dynamics == mopo.dynamics
+    assert mabe.prior is not None
+    assert alone.prior is not None
+    assert isinstance(alone.prior.fit, Network)
+    assert isinstance(mabe.prior.fit, Fit)
+    assert alone.prior.fit.hidden == mabe.prior.fit.hidden
+    assert alone.batch == mabe.prior.fit.batch
+    schedule = found["prior alone, zero-shot"].schedule
+    assert schedule is not None
+    assert schedule.updates == mabe.prior.fit.updates == tuned.prior_updates
+
+
+@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+def test_every_row_takes_what_a_scale_sets(name: str) -> None:
+    row = ALGORITHMS[name]
+    changed = with_overrides(row, dict(replace(FULL, batch=17).settings(row)))
+    assert changed.batch == (row.batch if isinstance(row.policy, Imitation) else 17)
+    if changed.dynamics is not None:
+        assert changed.dynamics.max_epochs == FULL.epochs
+
+
+def test_full_scale_is_what_the_recipes_say() -> None:
+    for robot in ROBOTS:
+        for name, how in (("forward", FULL.forward), ("backward-on-ice", FULL.backward)):
+            recipe = catalogue.recipe(f"{robot}-figure6-{name}")
+            assert (recipe.quality, recipe.transitions) == (how.quality, how.transitions)
+
+
+def test_unknown_scale_robot_and_setting_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Did you mean 'smoke'"):
+        scale.scale("smok")
+    with pytest.raises(UserError, match="no row has such a field"):
+        scale.scale("full", (("rollouts.horizont", "5"),))
+    with pytest.raises(UserError, match="Did you mean 'hopper'"):
+        figure6.run(
+            ("hoper",), TINY, seeds=1, out=tmp_path, results=tmp_path, device=torch.device("cpu")
+        )
+
+
+@pytest.mark.slow
+def test_run_leaves_numbers_table_and_picture_and_repeated_trains_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    plain = Learner.step
+
+    def counted(learner: Learner) -> Metrics:
+        steps.append(1)
+        return plain(learner)
+
+    monkeypatch.setattr(Learner, "step", counted)
+    for _ in range(2):
+        made = figure6.run(
+            ("hopper",),
+            TINY,
+            seeds=2,
+            out=tmp_path / "runs",
+            results=tmp_path / "results",
+            device=torch.device("cpu"),
+        )
+        assert not made.outcome.failed, [record.failure for record in made.outcome.failed]
+        assert len(steps) == 7 * 4 + 6
+    assert [line["arm"] for line in made.lines] == list(LABELS)
+    numbers = json.loads((tmp_path / "results" / "results.json").read_text())
+    assert [len(row["returns"]) for row in numbers["standings"]] == [2] * 8
+    assert numbers["marks"]["hopper"]["expert"] > numbers["marks"]["hopper"]["random"]
+    assert "P(MABE beats it)" in (tmp_path / "results" / "table.md").read_text()
+    assert made.files["picture"].stat().st_size > 1000
+
+
+# -- marks and standings -------------------------------------------------------------------------
+
+
+def test_marks_are_measured_once_and_beside_them_the_expert_that_was_carried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played: list[str] = []
+
+    def play(domain: domains.Domain, *_: object, **__: object) -> np.ndarray:
+        played.append(domain.name)
+        return np.array([10.0, 30.0])
+
+    monkeypatch.setattr(marks, "play", play)
+    target, source = (domains.domain(f"hopper{name}-backward") for name in ("", "-ice"))
+    for _ in range(2):
+        found = marks.measure(target, source, episodes=2, folder=tmp_path)
+        assert found is not None
+        assert (found.home, found.carried) == (20.0, 20.0)
+        assert target.reference is not None
+        assert found.expert == target.reference.expert
+        assert played == ["hopper-ice-backward", "hopper-backward"]
+
+
+def test_target_without_references_has_no_marks_where_nothing_is_played(tmp_path: Path) -> None:
+    target, source = (domains.domain(name) for name in ("hopper-mass=1.7", "hopper"))
+    assert marks.measure(target, source, episodes=0, folder=tmp_path) is None
+
+
+def record(label: str, task: str, *returns: float, failure: str = "") -> Record:
+    return Record(label=label, task=task, row=label, returns=returns, failure=failure)
+
+
+def test_standings_by_hand() -> None:
+    """MABE earns 3 and 5, the other 4 and 1: it wins three of four pairs; 0 and 8 are the marks."""
+    records = [record("MABE", "a", 3.0, 5.0), record("other", "a", 4.0, 1.0)]
+    found = standing.standings(records, "MABE", {"a": Marks(random=0.0, expert=8.0)})
+    assert [row.label for row in found] == ["MABE", "other"]
+    assert found[0].beaten is None
+    assert found[1].beaten is not None
+    assert found[1].beaten.value == 0.75
+    assert found[0].earned is not None
+    assert (found[0].earned.value, found[0].earned.low, found[0].earned.high) == (4.0, 3.0, 5.0)
+    assert found[0].score is not None
+    assert found[0].score.value == 50.0
+    assert found[0].line("MABE")["+- over seeds"] == "1"
+
+
+def test_all_robots_stand_together_only_for_arms_that_lack_none() -> None:
+    """Scores 10 and 30 make 20; what failed on one robot has no line for all."""
+    records = [
+        record("MABE", "a", 1.0), record("MABE", "b", 3.0),
+        record("other", "a", 0.0), record("other", "b", failure="It fell."),
+    ]  # fmt: skip
+    mark = Marks(random=0.0, expert=10.0)
+    found = standing.standings(records, "MABE", {"a": mark, "b": mark})
+    together = [row for row in found if row.task == standing.ALL]
+    assert [row.label for row in together] == ["MABE"]
+    assert together[0].score is not None
+    assert together[0].score.value == 20.0
+    failed = next(row for row in found if row.failure)
+    assert failed.line("MABE")["return"] == "failed"
+
+
+def test_favourite_that_failed_beats_nobody() -> None:
+    records = [record("MABE", "a", failure="It fell."), record("other", "a", 1.0)]
+    found = standing.standings(records, "MABE", {"a": None})
+    assert found[1].beaten is None
+    assert found[1].score is None
