@@ -7,7 +7,7 @@ WORKERS ?= 2
 
 RUN ?= mabe-transfer experiment demo
 SMOKE ?= mabe-transfer experiment demo --smoke
-BENCH ?= benchmarks/*.py
+BENCH ?= benchmarks/report.py --run
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -64,8 +64,8 @@ build: $(INSTALLED) ## Build sdist and wheel, and try the wheel in a fresh envir
 run: $(INSTALLED) ## Run the demonstration from data to video
 	$(BIN)/$(RUN)
 
-bench: $(VENV)/.bench ## Measure speed beside other libraries
-	for script in $(BENCH); do $(BIN)/python "$$script" || exit 1; done
+bench: $(VENV)/.bench ## Measure speed beside other libraries, and print one table
+	$(BIN)/python $(BENCH)
 
 smoke: $(INSTALLED) ## Collect, train, evaluate and report at the smallest size
 	$(BIN)/$(SMOKE)
