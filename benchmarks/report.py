@@ -1,10 +1,11 @@
 """The one table: every figure of the project's speed, its ratio and the ratio that is wanted.
 
 Reads what the scripts beside this one wrote, and with `--run` lets each of them measure first, one
-after another, in a quick form unless `--full`. Figures that take hours (`to_score.py` with data)
-are measured by calling their script. A row that was not measured says why.
+after another: in a quick form into `scratch/bench`, with `--full` into `results/bench`. What a run
+does not measure is taken from `results/bench`, and what takes hours (`to_score.py` with data) is
+measured by calling its script. A row that was not measured says why.
 
-    python benchmarks/report.py [--run [--full]] [--folder results/bench] [--markdown]
+    python benchmarks/report.py [--run [--full]] [--folder FOLDER] [--markdown]
         [--peer-offlinerlkit FOLDER] [--peer-unifloral FOLDER --python-unifloral PYTHON]
 """
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import argparse
 
 HERE = Path(__file__).parent
+SCRATCH = HERE.parent / "scratch" / "bench"
 SHARED = ("updates", "rollouts", "dynamics", "growth")  # which take the shared options
 OWN = {"environments": ["--quick"], "data_loading": []}  # and what makes the others quick
 
@@ -32,9 +34,10 @@ UNMEASURED = {
 }
 
 
-def collect(folder: Path) -> list[Json]:
-    """Every result file of a folder, oldest name first."""
-    return [rounds.load(path) for path in sorted(folder.glob("*.json"))]
+def collect(*folders: Path) -> list[Json]:
+    """Every result file of some folders; of files with one name, that of the last folder."""
+    paths = {path.name: path for folder in folders for path in sorted(folder.glob("*.json"))}
+    return [rounds.load(path) for path in paths.values()]
 
 
 def table(results: list[Json]) -> list[tuple[str, str, str, str, str, str]]:
@@ -126,14 +129,23 @@ def show(results: list[Json], *, markdown: bool) -> str:
 
 def run(given: argparse.Namespace) -> None:
     """Let every script measure; one that fails leaves its rows out, and says so."""
-    quick = [] if given.full else ["--quick"]
-    shared = [*quick, "--rounds", str(given.rounds), "--threads", str(given.threads)]
+    size = ["--smoke"] if given.smoke else [] if given.full else ["--quick"]
+    shared = [
+        *size,
+        "--rounds",
+        str(max(given.rounds, rounds.MINIMUM)),
+        "--threads",
+        str(given.threads),
+    ]
+    curves = rounds.FOLDER.parent / "growth" if given.full else given.folder / "growth"
     for name in ("peer_offlinerlkit", "peer_unifloral", "python_unifloral"):
         if value := getattr(given, name):
             shared += [f"--{name.replace('_', '-')}", str(value)]
     for script in (*SHARED, *OWN):
         words = shared if script in SHARED else ([] if given.full else OWN[script])
-        own = ["--out", str(given.folder.parent / "growth")] if script == "growth" else []
+        own = [] if script != "growth" else ["--out", str(curves)]
+        if script == "data_loading" and given.smoke:
+            own = ["--rows", "2000"]
         print(f"\n== {script}", flush=True)
         target = ["--json", str(given.folder / f"{script}.json")]
         done = subprocess.run([sys.executable, str(HERE / f"{script}.py"), *words, *own, *target])
@@ -146,13 +158,15 @@ def main() -> None:
     parser = rounds.options(__doc__)
     parser.add_argument("--run", action="store_true", help="measure first")
     parser.add_argument("--full", action="store_true", help="at full size")
-    parser.add_argument("--folder", type=Path, default=rounds.FOLDER, help="of the results")
+    parser.add_argument("--folder", type=Path, help="of the results")
     parser.add_argument("--markdown", action="store_true")
     given = rounds.parse(parser)
+    if given.folder is None:
+        given.folder = SCRATCH if given.run and not given.full else rounds.FOLDER
     given.folder.mkdir(parents=True, exist_ok=True)
     if given.run:
         run(given)
-    print("\n" + show(collect(given.folder), markdown=given.markdown))
+    print("\n" + show(collect(rounds.FOLDER, given.folder), markdown=given.markdown))
 
 
 if __name__ == "__main__":

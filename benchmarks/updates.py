@@ -120,6 +120,7 @@ def several(given: argparse.Namespace, work: Work) -> list[Comparison]:
         Comparison(
             key="seeds",
             against=name,
+            note="one thread a process" if "processes" in name else "",
             unit="seed-updates/s",
             ours=found["ours"],
             theirs=found.get(name, ()),

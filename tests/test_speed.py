@@ -180,3 +180,15 @@ def test_script_runs_at_its_smallest_without_peers(name: str, tmp_path: Path) ->
         assert line["ratio"] is None or line["ratio"] > 0.0
         if "OfflineRL-Kit" in line["against"] or "unifloral" in line["against"]:
             assert "--peer-" in line["skipped"] or "OfflineRL-Kit" in line["skipped"]
+
+
+def test_newer_folder_counts_where_two_hold_a_result_of_one_name(
+    script: Any, tmp_path: Path
+) -> None:
+    report = script("report")
+    for name, ratio in (("kept", 3.0), ("new", 4.0)):
+        (tmp_path / name).mkdir()
+        written(tmp_path / name, "updates", [row("update", "OfflineRL-Kit", ratio)])
+    written(tmp_path / "kept", "to_score", [row("score", "OfflineRL-Kit", 6.0)])
+    found = report.table(report.collect(tmp_path / "kept", tmp_path / "new"))
+    assert [line[3] for line in found if line[3]] == ["4.00x", "6.00x"]
