@@ -84,7 +84,7 @@ def main() -> None:
                     theirs=found.get(name, ()),
                     less_is_better=key == "epoch",
                     skipped=absent.get(name, ""),
-                    note=f"{starts:,} x 5 rollout" + (f", {updates:,} updates" * (key == "epoch")),
+                    note=f"{starts:,} x 5 rollout, {updates:,} updates an epoch",
                 )
             )
         rows.append(
