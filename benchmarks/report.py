@@ -45,7 +45,9 @@ def table(results: list[Json]) -> list[tuple[str, str, str, str, str, str]]:
 
     A goal that was measured in several cases (robots, data sets) counts with its worst one.
     """
-    measured = [row for result in results for row in result["rows"]]
+    measured = [
+        {**row, "size": result.get("size", "full")} for result in results for row in result["rows"]
+    ]
     rows = []
     for goal in GOALS:
         found = [r for r in measured if (r["key"], r["against"]) == (goal.key, goal.against)]
@@ -64,6 +66,8 @@ def line(goal: Goal, found: list[Json]) -> tuple[str, str, str, str, str, str]:
     worst = min(done, key=lambda row: float(row["ratio"]))
     sides = f"{number(worst['ours']['median'])} : {number(worst['theirs']['median'])}"
     verdict = "met" if goal.at_least is None or worst["ratio"] >= goal.at_least else "missed"
+    if worst["size"] == "smoke":
+        verdict = "no measurement, smoke size"
     if len(done) < len(found):
         verdict += f", {len(found) - len(done)} of {len(found)} skipped"
     case = f" ({worst['case']}, the worst)" if len(done) > 1 else ""

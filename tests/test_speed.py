@@ -182,6 +182,14 @@ def test_script_runs_at_its_smallest_without_peers(name: str, tmp_path: Path) ->
             assert "--peer-" in line["skipped"] or "OfflineRL-Kit" in line["skipped"]
 
 
+def test_smoke_size_gets_no_verdict(script: Any, tmp_path: Path) -> None:
+    report = script("report")
+    written(tmp_path, "updates", [row("update", "OfflineRL-Kit", 3.0)])
+    path = tmp_path / "updates.json"
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "size": "smoke"}), "utf-8")
+    assert report.table(report.collect(tmp_path))[0][-1] == "no measurement, smoke size"
+
+
 def test_newer_folder_counts_where_two_hold_a_result_of_one_name(
     script: Any, tmp_path: Path
 ) -> None:
