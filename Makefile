@@ -7,7 +7,7 @@ WORKERS ?= 2
 
 RUN ?= mabe-transfer experiment demo
 SMOKE ?= mabe-transfer experiment demo --smoke
-BENCH ?= benchmarks/*.py
+BENCH ?= benchmarks/report.py --run
 EXPERIMENT ?= mabe-transfer experiment
 SEEDS ?= 3
 DEVICE ?= auto
@@ -79,8 +79,8 @@ table1: ## Reproduce Table 1 on this project's datasets; resumes
 matrix: $(INSTALLED) ## Measure where carrying helps: physics shifts by tasks (ROBOT=halfcheetah); resumes
 	$(BIN)/$(EXPERIMENT) $@ --robot $(ROBOT) --seeds $(SEEDS) --device $(DEVICE)
 
-bench: $(VENV)/.bench ## Measure speed beside other libraries
-	for script in $(BENCH); do $(BIN)/python "$$script" || exit 1; done
+bench: $(VENV)/.bench ## Measure speed beside other libraries, and print one table
+	$(BIN)/python $(BENCH)
 
 smoke: $(INSTALLED) ## Collect, train, evaluate and report at the smallest size
 	$(BIN)/$(SMOKE)

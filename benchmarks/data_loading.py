@@ -12,7 +12,6 @@ them.
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rounds import Comparison, machine
 
 from mabe_transfer.store import Layout, StoreWriter, open_store
 from mabe_transfer.transitions import Transitions
@@ -194,6 +194,22 @@ def measure(rows: int, rounds: int) -> dict[str, Any]:
     return result
 
 
+def compared(formats: dict[str, Any]) -> list[Comparison]:
+    """The rows of the table that `report.py` prints."""
+    return [
+        Comparison(
+            key="loading",
+            against=against,
+            unit="s",
+            ours=tuple(formats["store"]["load_s"]),
+            theirs=tuple(formats[kind]["load_s"]) if kind in formats else (),
+            less_is_better=True,
+            skipped="" if kind in formats else f"{against} is not installed",
+        )
+        for kind, against in (("hdf5", "gzip HDF5"), ("minari", "Minari"))
+    ]
+
+
 def main() -> None:
     """Measure, print a table and, if asked, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -202,11 +218,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the result there")
     arguments = parser.parse_args()
     result = measure(arguments.rows, arguments.rounds)
-    result["machine"] = {
-        "cores": os.cpu_count(),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-    }
+    result |= {"script": "data_loading", "rounds": arguments.rounds, **machine()}
+    result["transitions"] = result.pop("rows")
+    result["rows"] = [row.to_json() for row in compared(result["formats"])]
     print(f"{'':8}{'load, s':>10}{'worst, s':>10}{'size, MB':>10}{'ratio':>8}{'wanted':>8}")
     for kind, seen in result["formats"].items():
         ratio = f"{result['ratio'][kind]:.1f}" if kind in result["ratio"] else ""

@@ -12,7 +12,6 @@ resets.
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -29,6 +28,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from mujoco.rollout import Rollout
 from numpy.typing import NDArray
+from rounds import Comparison, machine
 
 from mabe_transfer.batched import BatchedEnv
 
@@ -195,6 +195,24 @@ def summary(rates: dict[str, list[float]]) -> dict[str, Any]:
     }
 
 
+def compared(name: str, rates: dict[str, list[float]]) -> list[Comparison]:
+    """One robot's rows of the table that `report.py` prints."""
+    pool = next((who for who in rates if who.startswith("EnvPool")), "")
+    sides = (("`mujoco.rollout`, open loop", OPEN_LOOP), ("EnvPool", pool))
+    return [
+        Comparison(
+            key="environments",
+            against=against,
+            unit="steps/s",
+            ours=tuple(rates[OURS]),
+            theirs=tuple(rates.get(who, ())),
+            skipped="" if who else "EnvPool is not installed or lacks a robot",
+            case=name,
+        )
+        for against, who in sides
+    ]
+
+
 def show(name: str, rows: dict[str, Any]) -> None:
     """Print one robot's table."""
     print(f"\n{name:28} steps/s      (lowest .. highest)  of open loop")
@@ -218,11 +236,12 @@ def main() -> None:
     steps = 60 if given.quick else given.steps
     size = Size(envs=given.envs, steps=steps, rounds=given.rounds, threads=given.threads)
     target = given.json.resolve() if given.json else None
-    robots = {}
+    robots, rates = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)  # MuJoCo logs a deprecation there
         for name in ROBOTS:
-            robots[name] = summary(measure(name, size))
+            rates[name] = measure(name, size)
+            robots[name] = summary(rates[name])
             show(name, robots[name])
         os.chdir("/")
     short = [name for name in ROBOTS if robots[name][OURS]["of_open_loop"] < TARGET]
@@ -230,9 +249,12 @@ def main() -> None:
         f"\nTarget, {TARGET} of open loop: " + (f"missed by {', '.join(short)}" if short else "met")
     )
     if target:
+        rows = [row.to_json() for name in ROBOTS for row in compared(name, rates[name])]
         facts = {
-            "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-            "load": os.getloadavg(),
+            "script": "environments",
+            "rows": rows,
+            "rounds": size.rounds,
+            **machine(),
             "versions": {p: version(p) for p in ("mujoco", "gymnasium", "numpy")},
             "size": {"envs": size.envs, "steps": size.steps, "rounds": size.rounds},
             "threads": size.threads,

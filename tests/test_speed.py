@@ -1,0 +1,202 @@
+"""The speed scripts: each runs at its smallest, and the one table says what the numbers say."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = ROOT / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Load a script by its name, as Python would run it."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    before = set(sys.modules)
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        return module
+
+    yield load
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None) or ""
+        if file.startswith(str(SCRIPTS)):
+            del sys.modules[name]
+
+
+def row(key: str, against: str, ratio: float | None, **more: Any) -> dict[str, Any]:
+    """A row of a result file, as a script writes it."""
+    side = {"median": 12.0, "lowest": 1.0, "highest": 20.0, "rounds": 5}
+    return {
+        "key": key,
+        "against": against,
+        "case": "",
+        "unit": "updates/s",
+        "ours": side,
+        "theirs": None if ratio is None else {**side, "median": 12.0 / ratio},
+        "ratio": ratio,
+        "target": None,
+        "skipped": "",
+        "note": "",
+        **more,
+    }
+
+
+def written(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
+    """Write a result file by hand."""
+    facts = {
+        "script": name,
+        "rows": rows,
+        "rounds": 5,
+        "threads": 2,
+        "load": [0.5, 0.5, 0.5],
+        "provenance": {"cpu": "a processor", "cores": 2, "versions": {}, "commit": "abc"},
+    }
+    (folder / f"{name}.json").write_text(json.dumps(facts), "utf-8")
+
+
+def test_ratio_of_rates_and_of_seconds_says_how_many_times_faster_this_project_is(
+    script: Any,
+) -> None:
+    rounds = script("rounds")
+    rates = rounds.Comparison(key="a", against="b", ours=(1.0, 6.0, 90.0), theirs=(2.0, 3.0, 4.0))
+    seconds = rounds.Comparison(
+        key="a", against="b", ours=(6.0,), theirs=(3.0,), less_is_better=True
+    )
+    assert rates.ratio == 2.0  # medians 6 and 3
+    assert seconds.ratio == 0.5
+    assert rounds.Comparison(key="a", against="b", ours=(1.0,)).ratio is None
+
+
+def test_contestants_take_turns_and_the_first_turn_does_not_count(script: Any) -> None:
+    rounds, played = script("rounds"), []
+
+    def play(who: str) -> float:
+        played.append(who)
+        return float(len(played))
+
+    found = rounds.alternate({"one": lambda: play("one"), "two": lambda: play("two")}, 2)
+    assert played == ["one", "two"] * 3
+    assert found == {"one": (3.0, 5.0), "two": (4.0, 6.0)}
+
+
+def test_table_has_every_goal_with_its_ratio_verdict_or_reason(script: Any, tmp_path: Path) -> None:
+    report = script("report")
+    kit = "OfflineRL-Kit"
+    written(tmp_path, "updates", [row("update", kit, 3.0), row("update", "unifloral", 0.5)])
+    written(
+        tmp_path,
+        "rollouts",
+        [
+            row("rollout", kit, None, skipped="no --peer-offlinerlkit"),
+            row("environments", "EnvPool", 1.5, case="hopper"),
+            row("environments", "EnvPool", 0.75, case="walker2d"),
+            row("batch time", kit, 4.0),
+        ],
+    )
+    results = report.collect(tmp_path)
+    table = {(line[0].partition(" (")[0], line[1]): line[2:] for line in report.table(results)}
+    assert len(report.table(results)) == 19
+    update = "one policy update of `mopo`, 1 seed"
+    assert table[update, kit] == ("12 : 4 updates/s", "3.00x", "2x", "met")
+    assert table[update, "unifloral"] == ("12 : 24 updates/s", "0.50x", "1x", "missed")
+    rolled = table["model rollouts of `mabe`, kept transitions/s", kit]
+    assert rolled == ("", "", "10x", "skipped: no --peer-offlinerlkit")
+    worst = table["batched environments, steps/s", "EnvPool"]
+    assert worst == ("12 : 16 updates/s", "0.75x", "1x", "missed")
+    text = report.show(results, markdown=True)
+    assert "batched environments, steps/s (walker2d, the worst)" in text
+    assert "- batch time against OfflineRL-Kit: 4.00x (12 : 3 updates/s)" in text
+    assert "- updates: a processor, 2 cores, 2 threads, load 0.5, 5 rounds" in text
+
+
+def test_curve_bends_where_cost_grows_faster_than_in_proportion(script: Any) -> None:
+    growth = script("growth")
+    costs = {1: 1.0, 2: 2.0, 4: 8.0}
+    axis = growth.Axis("seeds", "s", (1, 2, 4), True, lambda n: lambda: costs[n])
+    found = growth.curve(axis, 1)
+    assert found["slopes"] == pytest.approx([1.0, 2.0])
+    assert found["bends_at"] == 4
+    assert growth.verdict({"seeds": found}).startswith("What bends first: seeds, at 4 (4 times")
+
+
+def test_score_is_reached_when_the_mean_of_the_last_evaluations_is_there(script: Any) -> None:
+    to_score = script("to_score")
+    points = [(10.0 * i, float(i)) for i in range(1, 9)]  # means of five: 3, 4, 5, 6
+    assert to_score.score(points) == 6.0
+    assert to_score.first_there(points, 4.5) == 70.0
+    assert to_score.first_there(points, 7.0) is None
+
+
+def test_error_on_held_out_rows_is_of_the_best_five_in_deviations_of_the_targets(
+    script: Any,
+) -> None:
+    script("rounds")
+    import numpy as np
+
+    serving = importlib.import_module("peers.serving")
+    zeros = np.zeros((2, 1))
+    held = {"observations": zeros, "next_observations": zeros + 2.0, "rewards": np.zeros(2)}
+    # Seven members are off by 0, 2, ... 12 in the observation, whose deviation is 2: squared and
+    # averaged over observation and reward, 0, 1/2, 2, 9/2, 8, 25/2, 18; the five best average 3.
+    mean = np.zeros((7, 2, 2))
+    mean[:, :, 0] = 2.0 + 2.0 * np.arange(7)[:, None]
+    assert serving.held_out_error(mean, held, np.array([2.0, 1.0])) == pytest.approx(3.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["updates", "rollouts", "dynamics", "to_score", "growth"])
+def test_script_runs_at_its_smallest_without_peers(name: str, tmp_path: Path) -> None:
+    target = tmp_path / "found.json"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PEER_")}
+    environment |= {"PYTHONPATH": str(ROOT), "MABE_TRANSFER_DATA": str(tmp_path)}
+    words = ["--smoke", "--threads", "1", "--json", str(target)]
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS / f"{name}.py"), *words],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(target.read_text("utf-8"))
+    assert found["script"] == name
+    assert found["rows"]
+    for line in found["rows"]:
+        assert line["ratio"] is None or line["ratio"] > 0.0
+        if "OfflineRL-Kit" in line["against"] or "unifloral" in line["against"]:
+            assert "--peer-" in line["skipped"] or "OfflineRL-Kit" in line["skipped"]
+
+
+def test_smoke_size_gets_no_verdict(script: Any, tmp_path: Path) -> None:
+    report = script("report")
+    written(tmp_path, "updates", [row("update", "OfflineRL-Kit", 3.0)])
+    path = tmp_path / "updates.json"
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "size": "smoke"}), "utf-8")
+    assert report.table(report.collect(tmp_path))[0][-1] == "no measurement, smoke size"
+
+
+def test_newer_folder_counts_where_two_hold_a_result_of_one_name(
+    script: Any, tmp_path: Path
+) -> None:
+    report = script("report")
+    for name, ratio in (("kept", 3.0), ("new", 4.0)):
+        (tmp_path / name).mkdir()
+        written(tmp_path / name, "updates", [row("update", "OfflineRL-Kit", ratio)])
+    written(tmp_path / "kept", "to_score", [row("score", "OfflineRL-Kit", 6.0)])
+    found = report.table(report.collect(tmp_path / "kept", tmp_path / "new"))
+    assert [line[3] for line in found if line[3]] == ["4.00x", "6.00x"]
