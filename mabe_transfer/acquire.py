@@ -64,7 +64,7 @@ class Request:
 
 
 DEFAULT_TRANSITIONS = 100_000
-SHIPPED_RUNGS = 10  # policies of a ladder that ships, about 1 MB
+SHIPPED_RUNGS = 8  # policies of a ladder that ships, unless told otherwise; about 1 MB
 
 
 def of_recipe(recipe: Recipe, *, out: str | None = None) -> Request:
@@ -270,9 +270,9 @@ def replayed(records: Records, steps: int) -> Transitions:
     )
 
 
-def publish(found: Ladder, folder: Path, command: str) -> Path:
-    """Write a ladder where it ships, of few enough policies, with the command that made it."""
+def publish(found: Ladder, folder: Path, command: str, *, keep: int = SHIPPED_RUNGS) -> Path:
+    """Write a ladder where it ships, of `keep` policies at most, with the command that made it."""
     path = folder / f"{found.domain.name}.safetensors"
     provenance = {**found.provenance, "command": command, "versions": runs.versions()}
-    replace(found.thinned(SHIPPED_RUNGS), provenance=provenance).save(path)
+    replace(found.thinned(keep), provenance=provenance).save(path)
     return path

@@ -56,14 +56,14 @@ class Scale:
 
 
 FULL = Scale(
-    forward=50_000,
-    backward=30_000,
+    forward=140_000,
+    backward=100_000,
     prior_updates=6_000,
-    updates=3_000,
-    epochs=10,
-    starts=5_000,
+    updates=4_000,
+    epochs=8,
+    starts=2_000,
     episodes=3,
-    prior_looks=60,
+    prior_looks=100,
 )
 SMOKE = Scale(
     forward=4_000,
@@ -75,7 +75,7 @@ SMOKE = Scale(
     episodes=1,
     prior_looks=15,
 )
-BATCH, MODEL_BATCH = 128, 512
+BATCH = 128
 LOOKS = 15  # evaluations along the training of a policy; the last ten make the result
 FIRST_SEED = 100  # the settings were chosen on seeds 0 and 1
 
@@ -141,14 +141,21 @@ def arms(scale: Scale) -> list[Algorithm]:
     """The rows of the main job, the one that must win last."""
     model = {
         "dynamics.max_epochs": str(scale.epochs),
-        "dynamics.batch": str(MODEL_BATCH),
+        "dynamics.members": "5",
         "rollouts.starts": str(scale.starts),
+        "rollouts.horizon": "20",
+        "rollouts.every": "500",
     }
-    batch = {"batch": str(BATCH)}
+    # Few updates: critics that learn fast, and do not look far.
+    batch = {"batch": str(BATCH), "policy.critic_rate": "1e-3", "policy.polyak": "0.02"}
+    batch |= {"policy.discount": "0.98"}
     table = ALGORITHMS
-    mabe = with_overrides(
-        table["mabe"], model | batch | {"prior.fit.updates": str(scale.prior_updates)}
-    )
+    behaviour = {
+        "prior.fit.updates": str(scale.prior_updates),
+        "prior.evaluation.hidden": "[64,64]",
+        "rollouts.prior_start_share": "0.8",
+    }
+    mabe = with_overrides(table["mabe"], model | batch | behaviour)
     return [_prior_alone(mabe), with_overrides(table["mopo"], model | batch), mabe]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mabe_transfer import catalogue, domains
-from mabe_transfer.acquire import ladder, publish, train_ladders
+from mabe_transfer.acquire import SHIPPED_RUNGS, ladder, publish, train_ladders
 from mabe_transfer.behaviour import Ladder, load_ladder
 from mabe_transfer.cli.tables import show
 from mabe_transfer.cli.training import parse_overrides
@@ -27,7 +27,8 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the ladders, <domain>.safetensors.")],
     run: Annotated[Path, typer.Option(help="Run folder; a matching one resumes.")],
     steps: Annotated[int, typer.Option(min=1000, help="Environment steps a domain.")] = 320_000,
-    rungs: Annotated[int, typer.Option(min=2, help="Policies kept of each domain.")] = 16,
+    rungs: Annotated[int, typer.Option(min=2, help="Policies measured along the way.")] = 16,
+    keep: Annotated[int, typer.Option(min=5, help="Most policies in the file.")] = SHIPPED_RUNGS,
     seed: Annotated[int, typer.Option(min=0, help="Of the first domain; the next adds 1.")] = 0,
     override: Annotated[list[str] | None, typer.Option("--set", help="field=value")] = None,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all.")] = 0,
@@ -38,11 +39,11 @@ def train(
     config = with_overrides(config, parse_overrides(override or []))
     command = (
         f"mabe-transfer behaviour train {' '.join(names)} --steps {steps} --rungs {rungs} "
-        f"--seed {seed}" + "".join(f" --set {change}" for change in override or [])
+        f"--keep {keep} --seed {seed}" + "".join(f" --set {change}" for change in override or [])
     )
     ladders = train_ladders([domains.domain(n) for n in names], config, seed=seed, folder=run)
     for found in ladders:
-        publish(found, out, command)
+        publish(found, out, command, keep=keep)
     _print(ladders)
 
 

@@ -9,9 +9,9 @@ import typer
 
 from mabe_transfer import forecast as foretelling
 from mabe_transfer.cli.tables import show
-from mabe_transfer.threads import limit_threads
 from mabe_transfer.config import to_json
 from mabe_transfer.forecast import Forecast
+from mabe_transfer.threads import limit_threads
 
 
 def forecast(
