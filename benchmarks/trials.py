@@ -18,6 +18,7 @@ from mabe_transfer.learner import Learner, Parts
 from mabe_transfer.library import open_dataset
 from mabe_transfer.networks import Sizes
 from mabe_transfer.parts.rollouts import RolloutPool, Rollouts
+from mabe_transfer.parts.sac import Sac
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,6 +117,8 @@ def learner(
     """A row's learner whose prior is not fitted, which costs as much as a fitted one."""
     sizes = trial.sizes(seeds, device)
     real = trial.packed.to(sizes.device)
+    if isinstance(row.policy, Sac):  # an update of all there is to update, from the first one
+        row = replace(row, policy=replace(row.policy, critics_first=0))
     fitted = model
     if fitted is None and row.dynamics is not None:
         fitted = row.dynamics.build(sizes)
