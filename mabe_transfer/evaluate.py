@@ -40,14 +40,14 @@ def returns(
     total = np.zeros(simulation.size)
     length = np.zeros(simulation.size, dtype=np.int64)
     alive = np.arange(simulation.size)
-    while len(alive):
-        observation = simulation.observation.reshape(groups, episodes, -1)
-        with one_thread():
+    with one_thread():
+        while len(alive):
+            observation = simulation.observation.reshape(groups, episodes, -1)
             action = act(observation).reshape(simulation.size, -1)
-        step = simulation.step(action[alive].astype(np.float32), alive)
-        total[alive] += step.reward
-        length[alive] += 1
-        alive = alive[~(step.terminated | step.truncated)]
+            step = simulation.step(action[alive].astype(np.float32), alive)
+            total[alive] += step.reward
+            length[alive] += 1
+            alive = alive[~(step.terminated | step.truncated)]
     return total.reshape(groups, episodes), length.reshape(groups, episodes)
 
 

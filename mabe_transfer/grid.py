@@ -18,16 +18,16 @@ from mabe_transfer.algorithms import ALGORITHMS
 from mabe_transfer.catalogue import Recipe
 from mabe_transfer.config import fingerprint, from_json, to_json, with_overrides
 from mabe_transfer.errors import unknown
-from mabe_transfer.figure6 import ROBOTS
+from mabe_transfer.figure6 import ROBOTS, Made
 from mabe_transfer.forecast import Effort, Forecast, forecast
 from mabe_transfer.gain import MABE, MOPO, PRIOR, Place, correlations, gains, line
 from mabe_transfer.library import open_dataset
 from mabe_transfer.matrix import Cell, Matrix
-from mabe_transfer.outcome import Outcome
 from mabe_transfer.scale import Scale, prior_alone
 
 if TYPE_CHECKING:
     from mabe_transfer.gain import Gain
+    from mabe_transfer.outcome import Outcome
 
 FACTORS = (0.1, 0.5, 2.0, 5.0)
 SHIFTS = (*(f"{what}={f:g}" for what in ("friction", "gravity") for f in FACTORS), "ice")
@@ -59,15 +59,6 @@ class Job:
     out: Path
     results: Path
     device: torch.device
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """What the experiment left behind."""
-
-    lines: list[dict[str, str]]
-    outcome: Outcome
-    files: dict[str, Path]
 
 
 def run(job: Job) -> Made:

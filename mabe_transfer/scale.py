@@ -78,7 +78,7 @@ class Scale:
     episodes: int
     batch: int = 256
     epochs: int
-    model_batch: int = 256
+    model_batch: int | None = None
     starts: int
     horizon: int | None = None
     real_share: float | None = None

@@ -1,7 +1,7 @@
 """How many processor threads torch uses.
 
-A second thread helps a large product and only waits at a small one: beside another busy process the
-products of 64 observations take a hundred times as long on two threads as on one.
+A second thread helps a large product and only waits at a small one: beside another busy process,
+most of the time of a policy that acts in 64 copies went into such waiting.
 """
 
 from __future__ import annotations

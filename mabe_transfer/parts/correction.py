@@ -26,14 +26,13 @@ CHUNK = 65_536  # rows judged at a time
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Correction:
-    """How rewards of another world are corrected (DARA, arXiv 2203.06662, Eq. 11 and 12).
+    """How rewards of another world are corrected, after DARA (arXiv 2203.06662).
 
     r' = r + weight log [p_target(s' | s, a) / p_source(s' | s, a)], the ratio bounded by `limit`.
-    DARA's own is a tenth of the ratio within +-10.
+    Weight, limit and noise are this project's choices and were not compared with print.
 
     Where the two data share no states, as where their tasks differ too, both classifiers are
-    certain from (s, a) alone, and the difference of two saturated odds says next to nothing:
-    forward data of normal ground and backward data of ice give log odds of +-13, ratios of about 1.
+    certain from (s, a) alone, and the difference of two saturated odds says next to nothing.
 
     Differs from print: (s, a, s' - s) in place of (s, a, s'), which has the same odds and can be
     standardised; one classifier of each kind, whose inputs are standardised over both data.
