@@ -9,75 +9,66 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from mabe_transfer import catalogue, library, policies, report, runs, video
-from mabe_transfer.acquire import acquire, of_recipe
+from mabe_transfer import catalogue, policies, report, runs, video
 from mabe_transfer.algorithms import ALGORITHMS
-from mabe_transfer.composition import Algorithm, Imitation
 from mabe_transfer.config import with_overrides
 from mabe_transfer.errors import UserError
-from mabe_transfer.parts.prior import Fit, Network
 from mabe_transfer.progress import notice
-from mabe_transfer.train import Result, Schedule, Trainer
+from mabe_transfer.scale import Gathered, Scale, prior_alone
+from mabe_transfer.train import Result, Trainer
 from mabe_transfer.transfer import sources
+
+if TYPE_CHECKING:
+    from mabe_transfer.composition import Algorithm
 
 D1, D2 = "halfcheetah-forward", "halfcheetah-backward-on-ice"
 TARGET = "halfcheetah-backward"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scale:
-    """How much of the main job is done.
-
-    Attributes:
-        forward: Transitions of D1.
-        backward: Transitions of D2.
-        prior_updates: Of the prior's fit, and of the prior alone.
-        updates: Of each policy.
-        epochs: Of the dynamics model, at the most.
-        starts: Rollouts at a time.
-        episodes: Of an evaluation, for each seed.
-        prior_looks: Evaluations along the training of the prior alone. The last ten make its
-            result, so that with many of them it is that of a prior that is all but fitted.
-    """
-
-    forward: int
-    backward: int
-    prior_updates: int
-    updates: int
-    epochs: int
-    starts: int
-    episodes: int
-    prior_looks: int
-
+LOOKS = 15  # evaluations along the training of a policy; the last ten make the result
 
 FULL = Scale(
-    forward=140_000,
-    backward=100_000,
-    prior_updates=6_000,
+    name="full",
+    forward=Gathered(quality="ladder", transitions=140_000),
+    backward=Gathered(quality="expert", transitions=100_000),
     updates=4_000,
+    looks=LOOKS,
+    prior_updates=6_000,
+    prior_looks=100,
+    episodes=3,
+    batch=128,
     epochs=8,
     starts=2_000,
-    episodes=3,
-    prior_looks=100,
+    horizon=20,
+    prior_start_share=0.8,
+    overrides=(
+        ("dynamics.members", "5"),
+        ("rollouts.every", "500"),
+        ("prior.evaluation.hidden", "[64,64]"),
+        # Few updates: critics that learn fast, and do not look far.
+        ("policy.critic_rate", "1e-3"),
+        ("policy.polyak", "0.02"),
+        ("policy.discount", "0.98"),
+    ),
 )
-SMOKE = Scale(
-    forward=4_000,
-    backward=2_000,
-    prior_updates=100,
+"""Its settings were chosen on seed 0; results are of seeds from 100."""
+SMOKE = replace(
+    FULL,
+    name="smoke",
+    forward=replace(FULL.forward, transitions=4_000),
+    backward=replace(FULL.backward, transitions=2_000),
     updates=100,
+    prior_updates=100,
+    prior_looks=LOOKS,
+    episodes=1,
     epochs=1,
     starts=500,
-    episodes=1,
-    prior_looks=15,
 )
-BATCH = 128
-LOOKS = 15  # evaluations along the training of a policy; the last ten make the result
-FIRST_SEED = 100  # the settings were chosen on seeds 0 and 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +87,9 @@ def run(out: Path, *, seeds: int, scale: Scale) -> Made:
     Raises:
         Interrupted: The user asked to stop; the same command goes on.
     """
-    suffix = "" if scale is FULL else "-smoke"
-    one = _dataset(D1, scale.forward, suffix)
-    other = _dataset(D2, scale.backward, suffix)
+    suffix = scale.suffix
+    one = scale.gather(catalogue.recipe(D1), scale.forward)
+    other = scale.gather(catalogue.recipe(D2), scale.backward)
     results = [
         _arm(row, one, other, out / f"{row.name}{suffix}", seeds, scale) for row in arms(scale)
     ]
@@ -139,62 +130,19 @@ LABELS = {
 
 def arms(scale: Scale) -> list[Algorithm]:
     """The rows of the main job, the one that must win last."""
-    model = {
-        "dynamics.max_epochs": str(scale.epochs),
-        "dynamics.members": "5",
-        "rollouts.starts": str(scale.starts),
-        "rollouts.horizon": "20",
-        "rollouts.every": "500",
-    }
-    # Few updates: critics that learn fast, and do not look far.
-    batch = {"batch": str(BATCH), "policy.critic_rate": "1e-3", "policy.polyak": "0.02"}
-    batch |= {"policy.discount": "0.98"}
-    table = ALGORITHMS
-    behaviour = {
-        "prior.fit.updates": str(scale.prior_updates),
-        "prior.evaluation.hidden": "[64,64]",
-        "rollouts.prior_start_share": "0.8",
-    }
-    mabe = with_overrides(table["mabe"], model | batch | behaviour)
-    return [_prior_alone(mabe), with_overrides(table["mopo"], model | batch), mabe]
-
-
-def _prior_alone(mabe: Algorithm) -> Algorithm:
-    """The prior of a row as the policy, with the settings by which that row fits it."""
-    assert mabe.prior is not None
-    fit = mabe.prior.fit
-    assert isinstance(fit, Fit)
-    prior = replace(mabe.prior, fit=Network(rate=fit.rate, hidden=fit.hidden))
-    return replace(ALGORITHMS["mabe-no-rl"], prior=prior, batch=fit.batch)
-
-
-def _dataset(recipe: str, transitions: int, suffix: str) -> str:
-    """Collect a recipe's dataset unless it is there; gives its name."""
-    name = recipe + suffix
-    if Path(library.location(name)).exists():
-        notice(f"{name} is there already.")
-    else:
-        row = replace(catalogue.recipe(recipe), transitions=transitions)
-        acquire(of_recipe(row, out=name))
-    return name
+    mopo, mabe = (
+        with_overrides(row, dict(scale.settings(row)))
+        for row in (ALGORITHMS["mopo"], ALGORITHMS["mabe"])
+    )
+    return [prior_alone(mabe), mopo, mabe]
 
 
 def _arm(row: Algorithm, one: str, other: str, folder: Path, seeds: int, scale: Scale) -> Result:
-    found = sources(row, one, other if row.prior is not None else None, TARGET)
-    updates, looks = scale.updates, LOOKS
-    if isinstance(row.policy, Imitation):
-        updates, looks = scale.prior_updates, scale.prior_looks
-    schedule = Schedule(
-        updates=updates,
-        evaluate_every=max(1, updates // looks),
-        episodes=scale.episodes,
-        log_every=max(1, updates // 100),
-    )
     trainer = Trainer(
         row,
-        found,
-        schedule,
-        seeds=tuple(range(FIRST_SEED, FIRST_SEED + seeds)),
+        sources(row, one, other if row.prior is not None else None, TARGET),
+        scale.schedule(row),
+        seeds=scale.seeds(seeds),
         device=torch.device("cpu"),
         folder=folder,
     )

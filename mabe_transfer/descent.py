@@ -11,10 +11,24 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from mabe_transfer.rectified import Pass
+
 
 def adam(module: nn.Module, rate: float) -> torch.optim.Adam:
-    """Make an Adam for all of a module's parameters."""
-    return torch.optim.Adam(module.parameters(), lr=rate, fused=True)
+    """Make an Adam for all of a module's parameters, which move into one tensor.
+
+    One tensor is one step of Adam instead of one a layer. Every parameter stays what it was, a view
+    now, and has a gradient to be written into.
+    """
+    parameters = list(module.parameters())
+    together = torch.cat([parameter.detach().flatten() for parameter in parameters])
+    together.grad = torch.zeros_like(together)
+    sizes = [parameter.numel() for parameter in parameters]
+    values, slopes = torch.split(together, sizes), torch.split(together.grad, sizes)
+    for parameter, value, slope in zip(parameters, values, slopes, strict=True):
+        parameter.data = value.view_as(parameter)
+        parameter.grad = slope.view_as(parameter)
+    return torch.optim.Adam([together], lr=rate, fused=True)
 
 
 def decayed_adam(
@@ -51,6 +65,28 @@ def descend(loss: Tensor, parameters: Iterable[Tensor], optimiser: torch.optim.A
     """
     moved = list(parameters)
     for parameter, gradient in zip(moved, torch.autograd.grad(loss, moved), strict=True):
-        alike = gradient.stride() == parameter.stride()
-        parameter.grad = gradient if alike else torch.empty_like(parameter).copy_(gradient)
+        if parameter.grad is None:
+            parameter.grad = torch.empty_like(parameter)
+        parameter.grad.copy_(gradient)
+    optimiser.step()
+
+
+def descend_run(
+    loss: Tensor, run: Pass, parameters: Iterable[Tensor], optimiser: torch.optim.Adam
+) -> None:
+    """Step parameters down a loss of a pass through them, and of whatever else they gave.
+
+    Args:
+        loss: A scalar, summed over seeds.
+        run: The pass; its own part of the gradient is written out, other parts are autograd's.
+        parameters: All that the optimiser holds.
+        optimiser: Theirs, by `adam`.
+    """
+    moved = list(parameters)
+    slope, *others = torch.autograd.grad(loss, (run.output, *moved), allow_unused=True)
+    run.to_parameters(slope)
+    for parameter, other in zip(moved, others, strict=True):
+        if other is not None:
+            assert parameter.grad is not None
+            parameter.grad.add_(other)
     optimiser.step()

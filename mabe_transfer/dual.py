@@ -37,7 +37,7 @@ class DualWeight:
         self.target, self.cap, self._fixed = target, cap, initial
         start = math.log(max(initial, 1e-8))
         self.log_weight = torch.full((sizes.stack,), start, device=sizes.device, requires_grad=True)
-        self.adam = torch.optim.Adam([self.log_weight], lr=learning_rate)
+        self.adam = torch.optim.Adam([self.log_weight], lr=learning_rate, fused=True)
 
     def weight(self) -> Tensor:
         """The weight now, [S], without gradient."""
@@ -49,10 +49,9 @@ class DualWeight:
         """Take one dual step, given the mean divergence [S]."""
         if self.target is None:
             return
-        loss = losses.dual_step(self.log_weight, divergence, self.target).sum()
-        (self.log_weight.grad,) = torch.autograd.grad(loss, (self.log_weight,))
-        self.adam.step()
-        with torch.no_grad():
+        with torch.no_grad():  # the loss is an exponential of log weight: its own gradient
+            self.log_weight.grad = losses.dual_step(self.log_weight, divergence, self.target)
+            self.adam.step()
             self.log_weight.clamp_(max=math.log(self.cap))
 
     def state(self) -> dict[str, Tensor]:

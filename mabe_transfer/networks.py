@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mabe_transfer import rectified
+
 LOG_STD_BOUNDS = (-5.0, 2.0)
 """Bounds of log std of every squashed Gaussian. The policy and its prior share them, so that the
 policy can reach the prior exactly and a divergence of zero exists."""
@@ -164,6 +166,8 @@ class StackedMlp(nn.Module):
 
     def evaluate(self, x: Tensor, chosen: Tensor | None = None) -> Tensor:
         """Map [K, B, in] to [K, B, out], by the `chosen` K of the slices or by all of them."""
+        if self.activation is torch.relu and chosen is None:
+            return rectified.perceptrons(x, list(self.weights), list(self.biases))
         last = len(self.weights) - 1
         for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             if chosen is not None:
@@ -172,6 +176,14 @@ class StackedMlp(nn.Module):
             if index < last:
                 x = self.activation(x)
         return x
+
+    def run(self, x: Tensor) -> rectified.Pass:
+        """Map likewise, for a gradient of all weights that is written where Adam reads it.
+
+        Only for perceptrons that are rectified, and whose Adam was made by `descent.adam`.
+        """
+        assert self.activation is torch.relu
+        return rectified.Pass(x, list(self.weights), list(self.biases))
 
 
 def relu_and_norm(x: Tensor) -> Tensor:
@@ -229,7 +241,12 @@ class Actor(nn.Module):
 
     def distribution(self, observation: Tensor) -> SquashedNormal:
         """The policies' distributions at [S, B, O]."""
-        mean, raw = self.body.evaluate(observation).chunk(2, dim=-1)
+        return self.reading(self.body.evaluate(observation))
+
+    @staticmethod
+    def reading(output: Tensor) -> SquashedNormal:
+        """The distributions that the perceptron's output [S, B, 2 A] stands for."""
+        mean, raw = output.chunk(2, dim=-1)
         low, high = LOG_STD_BOUNDS
         return SquashedNormal(mean, low + 0.5 * (high - low) * (torch.tanh(raw) + 1.0))
 
@@ -250,7 +267,7 @@ class Critics(nn.Module):
         activation: Activation = torch.relu,
     ) -> None:
         super().__init__()
-        self.count = count
+        self.count, self.observation = count, sizes.observation
         self.body = StackedMlp(
             (sizes.observation + sizes.action, *hidden, 1),
             [
@@ -263,10 +280,30 @@ class Critics(nn.Module):
 
     def values(self, observation: Tensor, action: Tensor) -> Tensor:
         """Q(s, a) of every critic: [S, B, O], [S, B, A] -> [S, C, B]."""
+        return self.reading(self.body.evaluate(self._inputs(observation, action)))
+
+    def run(self, observation: Tensor, action: Tensor) -> rectified.Pass:
+        """Q(s, a) of every critic as a pass, to be read by `reading`."""
+        return self.body.run(self._inputs(observation, action))
+
+    def reading(self, output: Tensor) -> Tensor:
+        """The values [S, C, B] that the perceptrons' output [S C, B, 1] stands for."""
+        return output.view(-1, self.count, output.shape[1])
+
+    def action_slope(self, run: rectified.Pass, slope: Tensor) -> Tensor:
+        """Gradient of a loss of all critics in the action, [S, B, A].
+
+        Args:
+            run: Where the loss was taken.
+            slope: Its gradient at the pass's output, [S C, B, 1].
+        """
+        found = run.to_inputs(slope, self.observation)
+        return found.view(-1, self.count, *found.shape[1:]).sum(1)
+
+    def _inputs(self, observation: Tensor, action: Tensor) -> Tensor:
+        """States and actions for each critic, [S C, B, O + A]."""
         inputs = torch.cat((observation, action), dim=-1)
-        seeds, batch, width = inputs.shape
-        stacked = inputs[:, None].expand(seeds, self.count, batch, width)
-        return self.body.evaluate(stacked.flatten(0, 1)).view(seeds, self.count, batch)
+        return inputs[:, None].expand(-1, self.count, -1, -1).flatten(0, 1)
 
     def slopes(self, observation: Tensor, action: Tensor) -> Tensor:
         """dQ/da of every critic: [S, B, O], [S, B, A] -> [S, C, B, A].

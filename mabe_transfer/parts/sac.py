@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mabe_transfer import losses, weights
-from mabe_transfer.descent import adam, descend
+from mabe_transfer.descent import adam, descend_run
 from mabe_transfer.networks import Actor, Critics, Sizes, Streams, track
 
 if TYPE_CHECKING:
@@ -105,13 +105,14 @@ class SacLearner:
 
     def _update_critics(self, batch: Batch) -> Metrics:
         target = self._target(batch)
-        value = self.critics.values(batch.observation, batch.action)
+        run = self.critics.run(batch.observation, batch.action)
+        value = self.critics.reading(run.output)
         metrics: Metrics = {}
         if self.critic is None:
             loss = losses.td_loss(value, target).sum(-1)
         else:
             loss, metrics = self.critic.loss(self, batch, value, target)
-        descend(loss.sum(), self.critics.parameters(), self.adam_critics)
+        descend_run(loss.sum(), run, self.critics.parameters(), self.adam_critics)
         return {"critic_loss": loss.detach(), "value": value.detach().mean((1, 2)), **metrics}
 
     @torch.no_grad()
@@ -127,13 +128,20 @@ class SacLearner:
         return losses.soft_target(batch.reward, discount, value, penalty)
 
     def _update_policy(self, batch: Batch) -> Metrics:
-        policy = self.actor.distribution(batch.observation)
+        run = self.actor.body.run(batch.observation)
+        policy = self.actor.reading(run.output)
         action, log_prob = policy.sample(self.noise.normal(*batch.action.shape[1:]))
-        value = self.critics.values(batch.observation, action).amin(1)
+        look = self.critics.run(batch.observation, action)
+        value = self.critics.reading(look.output).amin(1)
         divergence = self.regulariser.divergence(policy, log_prob, batch.observation)
         penalty = self.regulariser.weight()[:, None] * divergence
         loss = losses.actor_loss(value, penalty)
-        descend(loss.sum(), self.actor.parameters(), self.adam_policy)
+        # The chain rule by hand: what the loss gains by the action, it gains through the critics.
+        (of_value,) = torch.autograd.grad(loss.sum(), (look.output,), retain_graph=True)
+        of_action = self.critics.action_slope(look, of_value)
+        slopes = torch.autograd.grad((loss.sum(), action), (run.output,), (None, of_action))
+        run.to_parameters(*slopes)
+        self.adam_policy.step()
         metrics = self.regulariser.adapt(divergence.detach().mean(-1))
         return {"policy_loss": loss.detach(), **metrics}
 

@@ -1,0 +1,145 @@
+"""Perceptrons with a gradient written out are the plain ones, also differentiated twice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mabe_transfer import rectified
+from mabe_transfer.descent import adam, descend, descend_run
+from mabe_transfer.networks import Critics, Sizes, StackedMlp, generator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SHAPES = [(5, 7, 7, 1), (3, 40, 20), (20, 17, 17, 18), (4, 2)]
+
+
+def stack(widths: Sequence[int], count: int = 3) -> StackedMlp:
+    return StackedMlp(widths, [generator(k, "net", torch.device("cpu")) for k in range(count)])
+
+
+def layers(net: StackedMlp) -> tuple[list[Tensor], list[Tensor]]:
+    return list(net.weights), list(net.biases)
+
+
+def inputs(net: StackedMlp) -> Tensor:
+    count, width, _ = net.weights[0].shape
+    noise = torch.randn(count, 11, width, generator=torch.Generator().manual_seed(1))
+    return noise.requires_grad_()
+
+
+def close(found: Tensor | None, wanted: Tensor | None) -> bool:
+    assert found is not None
+    assert wanted is not None
+    return torch.allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def loss_of(output: Tensor) -> Tensor:
+    return (output.square() * torch.linspace(0.1, 1.0, output.numel()).view_as(output)).sum()
+
+
+@pytest.mark.parametrize("widths", SHAPES)
+def test_output_and_every_gradient_are_those_of_the_plain_perceptrons(
+    widths: tuple[int, ...],
+) -> None:
+    net = stack(widths)
+    x = inputs(net)
+    wanted, found = (f(x, *layers(net)) for f in (rectified.plain, rectified.perceptrons))
+    assert close(found, wanted)
+    asked = (x, *net.parameters())
+    for mine, plain in zip(
+        torch.autograd.grad(loss_of(found), asked),
+        torch.autograd.grad(loss_of(wanted), asked),
+        strict=True,
+    ):
+        assert close(mine, plain)
+
+
+@pytest.mark.parametrize("widths", SHAPES)
+def test_gradient_of_a_gradient_is_that_of_the_plain_perceptrons(widths: tuple[int, ...]) -> None:
+    net = stack(widths)
+    x = inputs(net)
+    found = []
+    for f in (rectified.plain, rectified.perceptrons):
+        (slope,) = torch.autograd.grad(loss_of(f(x, *layers(net))), (x,), create_graph=True)
+        found.append(torch.autograd.grad(slope.square().sum(), list(net.weights)))
+    for plain, mine in zip(*found, strict=True):
+        assert close(mine, plain)
+        assert mine.abs().sum() > 0.0
+
+
+@pytest.mark.parametrize("widths", SHAPES)
+def test_pass_writes_the_gradients_of_autograd(widths: tuple[int, ...]) -> None:
+    net = stack(widths)
+    x = inputs(net)
+    wanted = torch.autograd.grad(loss_of(rectified.plain(x, *layers(net))), (x, *net.parameters()))
+    adam(net, 1e-3)
+    run = net.run(x)
+    (slope,) = torch.autograd.grad(loss_of(run.output), (run.output,))
+    run.to_parameters(slope)
+    assert close(run.to_inputs(slope), wanted[0])
+    assert close(run.to_inputs(slope, 1), wanted[0][..., 1:])
+    for parameter, gradient in zip(net.parameters(), wanted[1:], strict=True):
+        assert close(parameter.grad, gradient)
+
+
+def test_inputs_of_a_pass_get_no_gradient_unasked() -> None:
+    net = stack((3, 4, 1))
+    x = inputs(net)
+    assert not net.run(x)._inputs[0].requires_grad
+
+
+def test_slope_of_the_action_is_the_sum_over_critics() -> None:
+    sizes = Sizes(seeds=(0, 1), observation=3, action=2)
+    critics = Critics(sizes, (8,), 2, "critics")
+    draw = torch.Generator().manual_seed(0)
+    state = torch.randn(2, 5, 3, generator=draw)
+    action = torch.randn(2, 5, 2, generator=draw).requires_grad_()
+    (wanted,) = torch.autograd.grad(loss_of(critics.values(state, action)), (action,))
+    run = critics.run(state, action)
+    assert torch.equal(critics.reading(run.output), critics.values(state, action))
+    (slope,) = torch.autograd.grad(loss_of(critics.reading(run.output)), (run.output,))
+    assert close(critics.action_slope(run, slope), wanted)
+
+
+def test_adam_of_one_tensor_steps_as_adam_of_many() -> None:
+    mine, other = stack((4, 6, 1)), stack((4, 6, 1))
+    together = adam(mine, 0.01)
+    apart = torch.optim.Adam(other.parameters(), lr=0.01)
+    x = inputs(mine).detach()
+    for _ in range(5):
+        descend(loss_of(mine.evaluate(x)), mine.parameters(), together)
+        apart.zero_grad()
+        torch.autograd.backward(loss_of(rectified.plain(x, *layers(other))))
+        apart.step()
+    for one, two in zip(mine.parameters(), other.parameters(), strict=True):
+        assert close(one, two)
+
+
+def test_loss_of_a_pass_and_of_other_evaluations_is_descended_whole() -> None:
+    mine, other = stack((4, 6, 1)), stack((4, 6, 1))
+    x = inputs(mine).detach()
+    together, apart = adam(mine, 0.01), adam(other, 0.01)
+    for _ in range(3):
+        run = mine.run(x)
+        descend_run(loss_of(run.output) + mine.evaluate(-x).sum(), run, mine.parameters(), together)
+        whole = loss_of(other.evaluate(x)) + other.evaluate(-x).sum()
+        descend(whole, other.parameters(), apart)
+    for one, two in zip(mine.parameters(), other.parameters(), strict=True):
+        assert close(one, two)
+
+
+def test_loaded_weights_reach_the_tensor_that_adam_steps() -> None:
+    net = stack((3, 4, 1))
+    optimiser = adam(net, 0.01)
+    fresh: nn.Module = stack((3, 4, 1), 3)
+    with torch.no_grad():
+        for parameter in fresh.parameters():
+            parameter.fill_(0.5)
+    net.load_state_dict(fresh.state_dict())
+    (whole,) = optimiser.param_groups[0]["params"]
+    assert bool((whole == 0.5).all())
