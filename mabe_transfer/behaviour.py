@@ -19,7 +19,7 @@ from mabe_transfer import catalogue, weights
 from mabe_transfer.config import Json, from_json, to_json
 from mabe_transfer.domains import Domain, from_facts, to_facts
 from mabe_transfer.errors import UserError
-from mabe_transfer.networks import LOG_STD_BOUNDS, SquashedNormal
+from mabe_transfer.squashed import LOG_STD_BOUNDS, SquashedNormal
 
 if TYPE_CHECKING:
     from pathlib import Path

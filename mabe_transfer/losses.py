@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from mabe_transfer.networks import SquashedNormal
+    from mabe_transfer.squashed import SquashedNormal
 
 
 def gaussian_kl(policy: SquashedNormal, prior: SquashedNormal) -> Tensor:

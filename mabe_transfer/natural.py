@@ -7,12 +7,16 @@ seed's policy, and no seed's numbers reach another's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from mabe_transfer import advantages, losses
-from mabe_transfer.networks import Actor, SquashedNormal
+from mabe_transfer.squashed import SquashedNormal
+
+if TYPE_CHECKING:
+    from mabe_transfer.networks import Actor
 
 Product = Callable[[Tensor], Tensor]
 """A symmetric positive matrix of every seed, as its product with vectors [S, P]."""

@@ -16,7 +16,7 @@ import torch
 from mabe_transfer.bridges import HDF5_SUFFIXES, d4rl
 from mabe_transfer.bridges.hdf5 import Hdf5
 from mabe_transfer.errors import UserError
-from mabe_transfer.networks import SquashedNormal
+from mabe_transfer.squashed import SquashedNormal
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

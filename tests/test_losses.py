@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mabe_transfer import losses
-from mabe_transfer.networks import SquashedNormal
+from mabe_transfer.squashed import SquashedNormal
 
 
 def squashed(mean: list[float], log_std: list[float]) -> SquashedNormal:

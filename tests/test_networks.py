@@ -9,20 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mabe_transfer.networks import (
-    LOG_STD_BOUNDS,
-    Actor,
-    Critics,
-    Sizes,
-    SquashedNormal,
-    StackedMlp,
-    Streams,
-    generator,
-    track,
-)
+from mabe_transfer.networks import Actor, Critics, Sizes, StackedMlp, Streams, generator, track
 from mabe_transfer.parts import Batch
 from mabe_transfer.parts.regulariser import Entropy
 from mabe_transfer.parts.sac import Sac, SacLearner
+from mabe_transfer.squashed import LOG_STD_BOUNDS, SquashedNormal
 
 if TYPE_CHECKING:
     from collections.abc import Callable

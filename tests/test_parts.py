@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mabe_transfer.batches import bootstraps
 from mabe_transfer.dual import DualWeight
 from mabe_transfer.errors import UserError
-from mabe_transfer.networks import Sizes, SquashedNormal, Streams
+from mabe_transfer.networks import Sizes, Streams
 from mabe_transfer.parts import Batch, Data, unpack
 from mabe_transfer.parts.dynamics import Ensemble, EnsembleModel
 from mabe_transfer.parts.prior import Adaptive, BehaviourPrior, Fit, Network, Unweighted
@@ -21,6 +21,7 @@ from mabe_transfer.parts.regulariser import Entropy, ExplicitKl
 from mabe_transfer.parts.rollouts import RolloutPool, Rollouts
 from mabe_transfer.parts.sac import Sac, SacLearner
 from mabe_transfer.parts.uncertainty import Disagreement, StdPenalty
+from mabe_transfer.squashed import SquashedNormal
 from mabe_transfer.values import InSample
 from mabe_transfer.weighting import Advantage, NormalisedAdvantage, NormalisedQ
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from mabe_transfer.batches import Batch, Data, Metrics, unpack
 
 if TYPE_CHECKING:
-    from mabe_transfer.networks import Actor, Critics, SquashedNormal
+    from mabe_transfer.networks import Actor, Critics
+    from mabe_transfer.squashed import SquashedNormal
 
 __all__ = [
     "Batch",

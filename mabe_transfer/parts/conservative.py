@@ -15,7 +15,8 @@ from torch import Tensor
 from mabe_transfer import losses, pessimism, weights
 from mabe_transfer.dual import DualWeight
 from mabe_transfer.errors import UserError
-from mabe_transfer.networks import SquashedNormal, Streams
+from mabe_transfer.networks import Streams
+from mabe_transfer.squashed import SquashedNormal
 
 if TYPE_CHECKING:
     from mabe_transfer.networks import Actor, Sizes

@@ -16,7 +16,8 @@ from torch import Tensor
 from mabe_transfer import losses, weights
 from mabe_transfer.descent import adam, descend
 from mabe_transfer.errors import UserError
-from mabe_transfer.networks import Actor, Critics, Sizes, SquashedNormal, Streams, track
+from mabe_transfer.networks import Actor, Critics, Sizes, Streams, track
+from mabe_transfer.squashed import SquashedNormal
 
 if TYPE_CHECKING:
     from mabe_transfer.parts import Batch, Experience, Metrics, Prior

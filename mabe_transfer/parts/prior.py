@@ -21,7 +21,7 @@ from mabe_transfer.values import InSample, InSampleEvaluator, LambdaReturns, Ret
 from mabe_transfer.weighting import NormalisedAdvantage, Weighting
 
 if TYPE_CHECKING:
-    from mabe_transfer.networks import SquashedNormal
+    from mabe_transfer.squashed import SquashedNormal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,7 +22,8 @@ from torch import Tensor
 from mabe_transfer import advantages, losses, natural, weights
 from mabe_transfer.baseline import Baseline
 from mabe_transfer.errors import UserError
-from mabe_transfer.networks import LOG_STD_BOUNDS, Actor, Sizes, SquashedNormal
+from mabe_transfer.networks import Actor, Sizes
+from mabe_transfer.squashed import LOG_STD_BOUNDS, SquashedNormal
 
 if TYPE_CHECKING:
     from mabe_transfer.parts import Experience, Metrics, Trajectories
