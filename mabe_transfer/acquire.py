@@ -18,7 +18,7 @@ from mabe_transfer import behaviour, domains, recorded, runs
 from mabe_transfer.behaviour import Ladder, RandomPolicy, load_ladder, shipped
 from mabe_transfer.bridges import d4rl
 from mabe_transfer.collect import Share, collect
-from mabe_transfer.config import Json, to_json
+from mabe_transfer.config import Json, from_json, to_json
 from mabe_transfer.domains import Domain, to_facts
 from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.library import QUALITIES, data_root, location
@@ -205,10 +205,16 @@ def _rung(found: Ladder, rung: int, transitions: int) -> Share:
 def _replay(request: Request, config: OnlineConfig | None) -> Store:
     """Write the replay of a domain's own training, up to its medium rung."""
     domain = request.domain
-    config = config or OnlineConfig()
-    trainer = OnlineSac([domain], config, seed=0, folder=_folder(domain))
     known = shipped(domain)
-    until = load_ladder(known).medium_rung.env_steps if known else None
+    policies = load_ladder(known) if known else None
+    until = policies.medium_rung.env_steps if policies else None
+    config, seed = config or OnlineConfig(), 0
+    if (
+        policies and policies.provenance.get("algorithm") == "sac"
+    ):  # the training of those very ones
+        config = from_json(OnlineConfig, policies.provenance["config"], f"{known}: config")
+        seed = int(policies.provenance["seed"])
+    trainer = OnlineSac([domain], config, seed=seed, folder=_folder(domain))
     (found,) = trainer.run(until)
     env_steps = until or found.medium_rung.env_steps
     steps = env_steps // config.envs
@@ -229,7 +235,7 @@ def _replay(request: Request, config: OnlineConfig | None) -> Store:
             "behaviour": {
                 "policy": domain.name,
                 "domain": to_facts(domain),
-                "training": {"config": to_json(config)},
+                "training": {"config": to_json(config), "seed": seed},
                 "shares": [f"SAC's replay up to {env_steps} env steps"],
             },
         },

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mabe_transfer.acquire import Request, _climb, acquire
+import numpy as np
+
+from mabe_transfer.acquire import Request, _climb, acquire, publish, replayed
 from mabe_transfer.behaviour import load_ladder, shipped
 from mabe_transfer.domains import domain
 from mabe_transfer.library import open_dataset
-from mabe_transfer.online import OnlineConfig
+from mabe_transfer.online import OnlineConfig, OnlineSac
 from mabe_transfer.parts.sac import Sac
 from mabe_transfer.replay import resimulate
 from mabe_transfer.verify import verify
+
+if TYPE_CHECKING:
+    import pytest
 
 TINY = OnlineConfig(
     sac=Sac(hidden=(8, 8)), env_steps=240, envs=4, warmup=200, batch=8, rungs=2, episodes=1
@@ -36,3 +42,18 @@ def test_ladder_climbs_from_uniform_actions_over_every_rung() -> None:
     assert [share.split()[0] for share in shares[1:]] == [str(r.env_steps) for r in rungs]
     assert store.rows == 100
     assert [share.transitions for share in _climb(found, 100)] == [33, 12, 11, 11, 11, 11, 11]
+
+
+def test_medium_replay_is_of_the_training_that_made_the_shipped_policies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = domain("hopper-gravity=0.9")
+    training = OnlineSac([where], TINY, seed=5, folder=tmp_path / "training")
+    (made,) = training.run()
+    path = publish(made, tmp_path, "a command")
+    monkeypatch.setattr("mabe_transfer.acquire.shipped", lambda _: path)
+    store = acquire(Request(domain=where, quality="medium-replay"))
+    steps = made.medium_rung.env_steps // TINY.envs
+    met = replayed(training.records[0], steps)
+    np.testing.assert_array_equal(store.load().actions, met.actions)
+    assert store.attributes["behaviour"]["training"]["seed"] == 5
