@@ -218,7 +218,7 @@ REBRAC = ALGORITHMS["rebrac"]
         replace(
             REBRAC,
             policy=replace(
-                cast("Any", REBRAC.policy), policy_rate=1e-3, policy_penalty=0.1, **QUICK
+                cast("Any", REBRAC.policy), policy_rate=3e-3, **QUICK | {"hidden": (32, 32, 32)}
             ),
         ),
         small("bc"),
