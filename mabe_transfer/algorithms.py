@@ -74,12 +74,14 @@ ABM = Algorithm(
     paper="2002.08396",
     policy=Mpo(),
     prior=Adaptive(weighting=weighting.Indicator(), evaluation=LambdaReturns()),
+    start_from_prior=True,
 )
 """ABM-MPO (Siegel et al. 2020): the prior is fitted to the actions that were no worse than the
 state's value, and MPO improves on it within 0.1 nats (MPO, arXiv 1806.06920).
 
 Differs from print: the prior is fitted before the policy, with the value of the behaviour, where
-the paper fits both together with the value of the policy; returns are TD(0.95), where the paper
+the paper fits both together with the value of the policy, and so the policy starts as the prior:
+random weights lie many nats from the 0.1 that it may go; returns are TD(0.95), where the paper
 sums rewards to the end of a snippet; the critics are twins, of which the smaller counts."""
 TD3_BC = Algorithm(name="td3+bc", paper="2106.06860", policy=Td3())
 """TD3 with behaviour cloning (Fujimoto and Gu 2021, Eq. 3 to 5): alpha 2.5, observations

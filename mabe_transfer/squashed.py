@@ -48,3 +48,11 @@ class SquashedNormal:
     def mode(self) -> Tensor:
         """The squashed mean, [..., A]: the deterministic action."""
         return torch.tanh(self.mean)
+
+    def raw_log_prob(self, raw: Tensor) -> Tensor:
+        """Log density of actions before the squash, without the clip, [..., A] -> [...].
+
+        It differs from that of the squashed actions by what no policy changes.
+        """
+        z = (raw - self.mean) * torch.exp(-self.log_std)
+        return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2.0 * math.pi)).sum(-1)

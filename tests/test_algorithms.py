@@ -60,7 +60,7 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "bc": (Imitation, None, None, Unweighted, None, False, "implicit KL"),
     "awr": (Imitation, None, None, Adaptive, None, False, "implicit KL"),
     "iql": (Imitation, None, None, Adaptive, None, False, "implicit KL"),
-    "abm": (Mpo, None, None, Adaptive, None, False, "implicit KL"),
+    "abm": (Mpo, None, None, Adaptive, None, True, "implicit KL"),
     "td3+bc": (Td3, None, None, None, None, False, "squared distance"),
     "rebrac": (Td3, None, None, None, None, False, "squared distance"),
     "sac": (Sac, Entropy, None, None, None, False, "none"),

@@ -58,7 +58,11 @@ FINER = {
     ("awr", "behaviour prior"): "Adaptive: advantage",
 }
 # Where our row is another than print: MABE's policy starts as the prior; `mabe-paper`'s does not.
-DIFFERENT = {("mabe", "policy optimisation"): "SAC from the prior"}
+# ABM's does too, since its prior is fitted first, and not together with the policy.
+DIFFERENT = {
+    ("mabe", "policy optimisation"): "SAC from the prior",
+    ("abm", "policy optimisation"): "MPO from the prior",
+}
 
 CELLS = [
     (printed, row, line, words[PAPER_ROWS.index(printed)])

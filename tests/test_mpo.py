@@ -63,8 +63,9 @@ def prefer_large_actions(found: MpoLearner, slope: float = 10.0) -> None:
 
 def test_samples_are_the_prior_s_with_the_smaller_value_of_the_target_critics() -> None:
     found, seen = learner(SMALL, 0, 1), batch(sizes(0, 1))
-    action, value = found._sample(seen.observation)
-    assert action.shape == (2, 8, 16, 1)
+    raw, value = found._sample(seen.observation)
+    action = torch.tanh(raw)
+    assert raw.shape == (2, 8, 16, 1)
     assert value.shape == (2, 8, 16)
     assert not value.requires_grad
     with torch.no_grad():
@@ -72,9 +73,9 @@ def test_samples_are_the_prior_s_with_the_smaller_value_of_the_target_critics() 
             both = found.targets.values(seen.observation, action[:, sample])
             torch.testing.assert_close(value[:, sample], both.amin(1))
         spread = found.prior.distribution(seen.observation)
-    raw = (torch.atanh(action) - spread.mean[:, None]) / spread.log_std.exp()[:, None]
-    assert float(raw.mean()) == pytest.approx(0.0, abs=0.2)
-    assert float(raw.std()) == pytest.approx(1.0, abs=0.2)
+    noise = (raw - spread.mean[:, None]) / spread.log_std.exp()[:, None]
+    assert float(noise.mean()) == pytest.approx(0.0, abs=0.2)
+    assert float(noise.std()) == pytest.approx(1.0, abs=0.2)
 
 
 def test_policy_moves_as_far_from_the_prior_as_the_bound_lets_it() -> None:
@@ -106,6 +107,30 @@ def test_policy_becomes_the_prior_where_all_actions_are_worth_the_same() -> None
     torch.testing.assert_close(
         found.act(seen.observation), base.act(seen.observation), atol=0.15, rtol=0.0
     )
+
+
+def at_the_limit(found: MpoLearner) -> None:
+    """Let prior and policy be N(4, 1) before the squash: half beyond the clip of logged actions."""
+    base = cast("BehaviourPrior", found.prior).actor
+    with torch.no_grad():
+        for parameter in base.parameters():
+            parameter.zero_()
+        base.body.biases[-1][..., 0] = 4.0
+        base.body.biases[-1][..., 1] = math.atanh(3.0 / 7.0)  # log std 0 between -5 and 2
+    found.start_from(base.state_dict())
+
+
+def test_policy_stays_where_the_prior_acts_at_its_limits() -> None:
+    """Fitted to actions that are clipped as logged ones are, its mean would fall to 3.5."""
+    found, seen = learner(replace(SMALL, policy_rate=3e-3, trust=1.0, samples=64)), batch(sizes())
+    at_the_limit(found)
+    prefer_large_actions(found, slope=0.0)
+    for _ in range(300):
+        found.update(seen)
+    with torch.no_grad():
+        policy = found.actor.distribution(seen.observation)
+    assert float(policy.mean.mean()) == pytest.approx(4.0, abs=0.1)
+    assert float(policy.log_std.exp().mean()) == pytest.approx(1.0, abs=0.1)
 
 
 def test_temperature_comes_to_where_the_weights_lie_the_bound_from_the_prior() -> None:

@@ -119,8 +119,8 @@ class MpoLearner:
     def update(self, batch: Batch) -> Metrics:
         """Take one step of policy evaluation, of the E-step's dual, and of the M-step."""
         metrics = self._update_critics(batch)
-        action, value = self._sample(batch.observation)
-        metrics |= self._update_policy(batch.observation, action, value)
+        raw, value = self._sample(batch.observation)
+        metrics |= self._update_policy(batch.observation, raw, value)
         track(self.targets, self.critics, self.config.polyak)
         self.updates += 1
         if self.updates % self.config.every == 0:
@@ -141,7 +141,11 @@ class MpoLearner:
 
     @torch.no_grad()
     def _sample(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions of the prior [S, N, B, A] and their values [S, N, B]."""
+        """Actions of the prior before the squash [S, N, B, A], and their values [S, N, B].
+
+        A policy that were fitted to the squashed ones would see none beyond the clip of logged
+        actions, and would shrink away from where the prior acts at its limits.
+        """
         prior, count = self.prior.distribution(observation), self.config.samples
         noise = self.samples.normal(count, *prior.mean.shape[1:])
         raw = prior.mean[:, None] + prior.log_std.exp()[:, None] * noise
@@ -149,16 +153,16 @@ class MpoLearner:
         seeds, _, rows, width = action.shape
         states = observation[:, None].expand(-1, count, -1, -1).reshape(seeds, count * rows, -1)
         value = self.targets.values(states, action.reshape(seeds, count * rows, width)).amin(1)
-        return action, value.view(seeds, count, rows)
+        return raw, value.view(seeds, count, rows)
 
-    def _update_policy(self, observation: Tensor, action: Tensor, value: Tensor) -> Metrics:
+    def _update_policy(self, observation: Tensor, raw: Tensor, value: Tensor) -> Metrics:
         temperature = self.log_temperature.detach().exp()
         weight = torch.softmax(value / temperature[:, None, None], dim=1)
         policy = self.actor.distribution(observation)
         with torch.no_grad():
             target = self.target_actor.distribution(observation)
         spread = SquashedNormal(policy.mean[:, None], policy.log_std[:, None])
-        log_prob = spread.log_prob(action)
+        log_prob = spread.raw_log_prob(raw)
         divergence = losses.gaussian_kl(target, policy).mean(-1)
         price = self.log_weight.detach().exp()
         loss = losses.sampled_likelihood(log_prob, weight) + price * divergence
