@@ -36,7 +36,7 @@ LACKS = {"mabe-no-prior": "prior", "mabe-no-rl": "RL", "mabe": "uncertainty"}
 FIGURE_3 = (WHOLE, *CLAIMS)
 FIGURE_4 = ("mabe", "mabe-flat-prior")
 SCALES = {
-    "full": replace(FULL, updates=100_000, episodes=10, first_seed=0),
+    "full": replace(FULL, updates=100_000, episodes=10, first_seed=0, overrides=()),
     "smoke": replace(SMOKE, forward=replace(SMOKE.forward, transitions=1_000)),
 }
 """Of the full one, rows take the schedule and the overrides alone: else they are as the table has

@@ -19,7 +19,7 @@ from mabe_transfer.algorithms import ALGORITHMS
 from mabe_transfer.config import with_overrides
 from mabe_transfer.errors import UserError
 from mabe_transfer.progress import notice
-from mabe_transfer.scale import Gathered, Scale, prior_alone
+from mabe_transfer.scale import SHORT, Gathered, Scale, prior_alone
 from mabe_transfer.train import Result, Trainer
 from mabe_transfer.transfer import sources
 
@@ -46,15 +46,7 @@ FULL = Scale(
     starts=2_000,
     horizon=20,
     prior_start_share=0.8,
-    overrides=(
-        ("dynamics.members", "5"),
-        ("rollouts.every", "500"),
-        ("prior.evaluation.hidden", "[64,64]"),
-        # Few updates: critics that learn fast, and do not look far.
-        ("policy.critic_rate", "1e-3"),
-        ("policy.polyak", "0.02"),
-        ("policy.discount", "0.98"),
-    ),
+    overrides=SHORT,
 )
 """Its settings were chosen on seed 0; results are of seeds from 100."""
 SMOKE = replace(

@@ -157,17 +157,32 @@ class Scale:
         return found
 
 
+SHORT: Overrides = (
+    ("dynamics.members", "5"),
+    ("rollouts.every", "500"),
+    ("prior.evaluation.hidden", "[64,64]"),
+    # Critics that learn fast, and do not look far.
+    ("policy.critic_rate", "1e-3"),
+    ("policy.polyak", "0.02"),
+    ("policy.discount", "0.98"),
+)
+"""For trainings of thousands of updates, not of hundreds of thousands; chosen for the main job."""
 FULL = Scale(
     name="full",
     forward=Gathered(quality="medium-replay"),
     backward=Gathered(quality="expert", transitions=100_000),
-    updates=20_000,
-    prior_updates=10_000,
+    updates=8_000,
+    prior_updates=6_000,
     prior_looks=50,
-    episodes=5,
-    epochs=30,
-    starts=10_000,
+    episodes=3,
+    batch=128,
+    epochs=12,
+    starts=2_000,
+    horizon=20,
+    prior_start_share=0.8,
+    overrides=SHORT,
 )
+"""The main job's settings with twice its updates."""
 SMOKE = Scale(
     name="smoke",
     forward=Gathered(quality="random", transitions=2_000),
@@ -186,7 +201,7 @@ SCALES = {scale.name: scale for scale in (FULL, SMOKE)}
 
 
 def scale(name: str, overrides: Overrides = (), known: Mapping[str, Scale] = SCALES) -> Scale:
-    """Look a scale up by its name, with overrides of its rows.
+    """Look a scale up by its name, with overrides of its rows, which win over its own.
 
     Raises:
         UserError: There is no such scale, or an override reaches no row of the table.
@@ -196,7 +211,8 @@ def scale(name: str, overrides: Overrides = (), known: Mapping[str, Scale] = SCA
     for path, _ in overrides:
         if not any(has_field(row, path) for row in ALGORITHMS.values()):
             raise UserError(f"--set {path}: no row has such a field; see: algorithms show mabe")
-    return replace(known[name], overrides=overrides)
+    found = known[name]
+    return replace(found, overrides=(*found.overrides, *overrides))
 
 
 def prior_alone(mabe: Algorithm) -> Algorithm:

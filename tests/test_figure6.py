@@ -21,7 +21,7 @@ from mabe_transfer.marks import Marks
 from mabe_transfer.outcome import Record
 from mabe_transfer.parts.prior import Fit, Network
 from mabe_transfer.parts.regulariser import ExplicitKl
-from mabe_transfer.scale import FULL, SMOKE
+from mabe_transfer.scale import FULL, SHORT, SMOKE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -215,3 +215,9 @@ def test_favourite_that_failed_beats_nobody() -> None:
     found = standing.standings(records, "MABE", {"a": None})
     assert found[1].beaten is None
     assert found[1].score is None
+
+
+def test_what_a_user_sets_is_added_to_the_settings_of_a_scale() -> None:
+    chosen = dict(scale.scale("full", (("policy.discount", "0.9"),)).settings(ALGORITHMS["mabe"]))
+    assert chosen["policy.discount"] == "0.9"
+    assert chosen["policy.polyak"] == dict(SHORT)["policy.polyak"]
