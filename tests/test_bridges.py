@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from mabe_transfer import bridges, domains, transfer
+from mabe_transfer.acquire import Request, acquire
 from mabe_transfer.algorithms import MABE
 from mabe_transfer.bridges import convert, d4rl, own, survey
 from mabe_transfer.bridges.export import to_d4rl
@@ -153,7 +154,9 @@ def test_every_variation_keeps_whole_rows_and_joins_no_episodes(
         what.arrays["terminals"][1002] = True
     store = take_in(write(tmp_path / "a.hdf5", VARIATIONS[variation](what.arrays)))
     found, rows = store.load(), source_rows(store, what)
-    assert (found.next_observations == what.following[rows]).all()
+    complete = "next_observations" in VARIATIONS[variation](what.arrays)
+    known = ~found.terminals | complete  # what follows a fall was simulated otherwise
+    assert (found.next_observations == what.following[rows])[known].all()
     # Where an episode ends in the store it ends in the file, or the row after it was dropped.
     for end in rows[found.terminals | found.timeouts]:
         assert what.last[end] or end + 1 not in rows
@@ -161,9 +164,9 @@ def test_every_variation_keeps_whole_rows_and_joins_no_episodes(
     inside = ~(found.terminals | found.timeouts)[:-1]
     assert (np.diff(rows)[inside] == 1).all()
     assert not what.last[rows[:-1][inside]].any()
-    complete = "next_observations" in VARIATIONS[variation](what.arrays)
     cut = 2 if variation.startswith("cut") else 0
-    dropped = 0 if complete else len(lengths)
+    dropped = 0 if complete else len(lengths) - int(found.terminals.sum())
+    assert found.terminals.sum() > 0
     assert store.rows == sum(lengths) - cut - dropped
     findings = verify(store, task_weights=HOPPER.weights)
     assert [one for one in findings if not one.passed] == []
@@ -204,14 +207,50 @@ def test_six_rows_without_next_observations_by_hand(tmp_path: Path) -> None:
     path = write(tmp_path / "six.hdf5", without(six_rows(), "next_observations"))
     store = take_in(path)
     found = store.load()
-    assert found.observations[:, 0].tolist() == [0, 1, 3]
-    assert found.next_observations[:, 0].tolist() == [1, 2, 4]
-    assert found.terminals.tolist() == [False, False, False]
-    assert found.timeouts.tolist() == [False, True, True]
-    assert found.rewards.tolist() == [3.0, np.float32(1.999), 0.5]
+    assert found.observations[:, 0].tolist() == [0, 1, 2, 3]
+    assert found.next_observations[:, 0].tolist() == [1, 2, pytest.approx(2.0, abs=0.1), 4]
+    assert found.terminals.tolist() == [False, False, True, False]
+    assert found.timeouts.tolist() == [False, False, False, True]
+    assert found.rewards.tolist() == [3.0, np.float32(1.999), np.float32(0.997), 0.5]
     notes = store.attributes["behaviour"]["notes"]
-    assert any("3 rows are dropped" in note for note in notes)
+    assert any("2 rows are dropped" in note for note in notes)
+    assert any("what follows 1 falls is simulated" in note for note in notes)
+
+
+def test_terminal_row_that_is_no_fall_in_simulation_is_dropped(tmp_path: Path) -> None:
+    arrays = without(six_rows(), "next_observations")
+    arrays["observations"][2] = [1.2, 0.1, *[0.0] * 9]  # upright and at rest
+    store = take_in(write(tmp_path / "six.hdf5", arrays))
+    assert store.load().observations[:, 0].tolist() == [0, 1, 3]
+    notes = store.attributes["behaviour"]["notes"]
     assert any(note.startswith("1 of the dropped rows were terminal") for note in notes)
+
+
+@pytest.mark.parametrize(("name", "unclipped"), [("hopper-d4rl", 50), ("walker2d-d4rl", 3)])
+def test_what_follows_a_fall_is_what_followed_it(name: str, unclipped: int, tmp_path: Path) -> None:
+    """Real falls under random actions, written as D4RL's v0 has them."""
+    domain = domains.domain(name)
+    made = acquire(Request(domain=domain, quality="random", transitions=3_000)).load()
+    arrays = {
+        "observations": made.observations,
+        "actions": made.actions,
+        "rewards": made.rewards,
+        "terminals": made.terminals,
+    }
+    found = take_in(write(tmp_path / "a.hdf5", arrays), name).load()
+    wanted = made.next_observations[made.terminals]
+    assert len(wanted) > 100
+    assert found.terminals.sum() >= 0.99 * len(wanted)
+    clip = domain.robot.velocity_clip
+    inside = (np.abs(made.observations[made.terminals]) < clip).all(1)
+    seen = {tuple(o): n for o, n in zip(found.observations, found.next_observations, strict=True)}
+    off = [
+        np.abs(seen[tuple(o)] - n).max()
+        for o, n in zip(made.observations[made.terminals][inside], wanted[inside], strict=True)
+        if tuple(o) in seen
+    ]
+    assert len(off) >= unclipped
+    assert np.median(off) < 1e-4
 
 
 def test_end_that_no_flag_marks_is_a_timeout(tmp_path: Path) -> None:
@@ -238,8 +277,9 @@ def test_reset_that_no_flag_marks_ends_an_episode_without_next_observations(
     standing = np.array([1.25, *[0.0] * 10], np.float32)
     arrays["observations"][4] = standing + 0.004  # within the hopper's reset noise of 0.005
     found = take_in(write(tmp_path / "a.hdf5", arrays)).load()
-    assert found.observations[:, 1].tolist() == [0, 1, pytest.approx(0.004)]  # rows 0, 1 and 4
-    assert found.timeouts.tolist() == [False, True, True]
+    assert found.observations[:, 1].tolist() == [0, 1, 2, pytest.approx(0.004)]  # 3 is the last
+    assert found.terminals.tolist() == [False, False, True, False]
+    assert found.timeouts.tolist() == [False, False, False, True]
 
 
 def test_states_of_other_rows_are_left_out(tmp_path: Path) -> None:

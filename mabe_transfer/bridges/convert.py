@@ -24,7 +24,7 @@ from mabe_transfer.transitions import Doubles, Flags, Floats, Integers, Transiti
 if TYPE_CHECKING:
     from pathlib import Path
 
-RULES = 1
+RULES = 2
 """Of this conversion; a cached result of other rules is not used."""
 
 
@@ -212,6 +212,9 @@ def _rows(
         following = observations[1:]
         if len(following) < count:  # the last row of the file, which is not kept
             following = np.concatenate((following, observations[-1:]))
+        falls, landings = seen.simulated(start, stop)
+        following = following.copy()  # the next rows themselves stay as they are
+        following[falls] = landings
     actions = found.actions.read(start, stop, np.float32)
     rewards = found.rewards.read(start, stop, np.float64)
     terminals = seen.terminals[start:stop]

@@ -2,21 +2,23 @@
 
 A file by others may lack `timeouts` and `next_observations`, may be cut in mid-episode, and may
 hold ends that no flag marks. What follows a row is known if the file says so, or if the next row
-goes on from it. What is not known is dropped, and no two episodes are ever joined.
+goes on from it; that of a robot's fall can be simulated. What is not known is dropped, and no two
+episodes are ever joined.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import mujoco
 import numpy as np
 
 from mabe_transfer import physics
+from mabe_transfer.bridges.falls import landings
 from mabe_transfer.bridges.hdf5 import Column, Hdf5, blocks
 from mabe_transfer.errors import UserError
-from mabe_transfer.transitions import Doubles, Episodes, Flags
+from mabe_transfer.transitions import Doubles, Episodes, Flags, Integers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,6 +62,8 @@ class Survey:
             without a flag or goes on with a row that is not kept, [N].
         states: Whether the recorded states are those of the observations.
         notes: What was found and done, in sentences.
+        falls: Kept rows whose next observation nobody recorded and was simulated, [n].
+        landings: Those next observations, [n, O].
     """
 
     keep: Flags
@@ -67,6 +71,13 @@ class Survey:
     timeouts: Flags
     states: bool
     notes: tuple[str, ...]
+    falls: Integers = field(default_factory=lambda: np.zeros(0, np.int64))
+    landings: Doubles = field(default_factory=lambda: np.zeros((0, 0)))
+
+    def simulated(self, start: int, stop: int) -> tuple[Integers, Doubles]:
+        """The falls among rows [start, stop), counted from `start`, and what follows them."""
+        first, last = np.searchsorted(self.falls, (start, stop))
+        return self.falls[first:last] - start, self.landings[first:last]
 
 
 def recording(file: Hdf5, observation: int, action: int, states: tuple[int, int]) -> Recording:
@@ -104,7 +115,8 @@ def survey(found: Recording, domain: Domain) -> Survey:
     end that leads to the next row had its successor taken from another episode: it is dropped.
     Without them, the next row is the successor unless a flag, the robot's time limit (only where
     the file has no `timeouts`, as D4RL's loader counts) or a row in the robot's reset
-    distribution stands between; the last row before is dropped.
+    distribution stands between; the last row before is dropped, unless it is a fall that happens
+    again in simulation.
 
     Raises:
         UserError: A number is not finite, a flag no flag, or nothing is left.
@@ -135,7 +147,7 @@ def survey(found: Recording, domain: Domain) -> Survey:
         breaks = _limited(terminals | breaks, domain.robot.max_episode_steps)
         limit = domain.robot.max_episode_steps
         notes.append(f"no timeouts are recorded; an episode is taken to end after {limit:,} rows")
-    return _without_next(terminals, flagged, breaks, states, notes)
+    return _without_next(found, domain, terminals, flagged, breaks, states, notes)
 
 
 def _with_next(
@@ -151,12 +163,25 @@ def _with_next(
 
 
 def _without_next(
-    terminals: Flags, flagged: Flags, breaks: Flags, states: bool, notes: list[str]
+    found: Recording,
+    domain: Domain,
+    terminals: Flags,
+    flagged: Flags,
+    breaks: Flags,
+    states: bool,
+    notes: list[str],
 ) -> Survey:
     cuts = breaks & ~terminals & ~flagged
     cuts[-1] = not (terminals[-1] | flagged[-1])
     notes.append("no next observations are recorded; they are those of the next row")
-    return _kept(~(terminals | flagged | cuts), terminals, flagged | cuts, states, notes)
+    keep = ~(terminals | flagged | cuts)
+    falls = np.flatnonzero(terminals) if domain.robot.native else np.zeros(0, np.int64)
+    after, fallen = landings(found.observations, found.actions, falls, domain)
+    keep[falls[fallen]] = True
+    if fallen.any():
+        notes.append(f"what follows {fallen.sum():,} falls is simulated from their observations")
+    seen = _kept(keep, terminals, flagged | cuts, states, notes)
+    return replace(seen, falls=falls[fallen], landings=after[fallen])
 
 
 def _kept(keep: Flags, terminals: Flags, timeouts: Flags, states: bool, notes: list[str]) -> Survey:
