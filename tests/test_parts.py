@@ -682,6 +682,22 @@ def test_a_fit_decays_the_weights_it_was_told_to() -> None:
     assert first < 0.8 * last
 
 
+def test_epoch_takes_so_many_rows_and_others_each_time() -> None:
+    fit = replace(SMALL, epoch_rows=20, batch=8).build(sizes(0)).fitting(normal(2, 64, 2 * 2 + 3))
+    seen: list[Tensor] = []
+    loss = fit.model._loss
+
+    def noted(inputs: Tensor, targets: Tensor) -> Tensor:
+        seen.append(inputs.detach())
+        return loss(inputs, targets)
+
+    fit.model._loss = noted  # type: ignore[method-assign]
+    fit.step()
+    fit.step()
+    assert [batch.shape[1] for batch in seen] == [8, 8, 4, 8, 8, 4]
+    assert not torch.equal(seen[0], seen[3])
+
+
 def test_rate_is_constant_and_then_falls_to_zero_over_the_last_epochs() -> None:
     """Four epochs of one batch; the rate falls over the last two."""
     config = replace(SMALL, rate=0.4, cooldown=0.5, max_epochs=4, improvement=-1e9)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mabe_transfer import losses, weights
 from mabe_transfer.batches import bootstraps
-from mabe_transfer.descent import decayed_adam
+from mabe_transfer.descent import decayed_adam, descend
 from mabe_transfer.errors import UserError
 from mabe_transfer.networks import Sizes, StackedMlp, Streams, generator
 
@@ -41,6 +41,7 @@ class Ensemble:
         patience: Epochs without improvement before the fit ends.
         improvement: Relative gain in held-out error that counts as one.
         max_epochs: Upper bound of epochs.
+        epoch_rows: Most transitions of an epoch, drawn anew for each; 0 for all.
     """
 
     members: int = 7
@@ -54,6 +55,7 @@ class Ensemble:
     patience: int = 5
     improvement: float = 0.01
     max_epochs: int = 30
+    epoch_rows: int = 0
 
     def __post_init__(self) -> None:
         """Refuse elites that are no members, and shares that are none."""
@@ -63,6 +65,8 @@ class Ensemble:
             raise UserError(f"dynamics.holdout must lie between 0 and 1, not {self.holdout}.")
         if not 0.0 <= self.cooldown <= 1.0:
             raise UserError(f"dynamics.cooldown must lie in 0..1, not {self.cooldown}.")
+        if self.epoch_rows < 0:
+            raise UserError(f"dynamics.epoch_rows must be at least 0, not {self.epoch_rows}.")
 
     def build(self, sizes: Sizes) -> EnsembleModel:
         """Make an unfitted model."""
@@ -108,8 +112,6 @@ class EnsembleModel(nn.Module):
         first = torch.arange(config.elites, device=sizes.device)
         self.register_buffer("elites", first.repeat(sizes.stack, 1))
 
-    # -- fitting ---------------------------------------------------------------------------------
-
     def fitting(self, rows: Tensor) -> EnsembleFit:
         """Begin a fit to packed transitions [N, O + A + 1 + O + 1] with the target's reward."""
         return EnsembleFit(self, rows)
@@ -133,15 +135,13 @@ class EnsembleModel(nn.Module):
         return inputs, (targets - self.target_mean) / self.target_std
 
     def _epoch(self, fit: EnsembleFit) -> None:
-        size = fit.train.shape[1]
-        order = fit.streams.permutation(size).repeat_interleave(self.config.members, 0)
-        for start in range(0, size, self.config.batch):
-            fit.cool(start / size)
+        order = fit.streams.permutation(fit.train.shape[1])[:, : self.config.epoch_rows or None]
+        order = order.repeat_interleave(self.config.members, 0)
+        for start in range(0, order.shape[1], self.config.batch):
+            fit.cool(start / order.shape[1])
             picked = torch.gather(fit.train, 1, order[:, start : start + self.config.batch])
             loss = self._loss(fit.inputs[picked], fit.targets[picked])
-            fit.adam.zero_grad()
-            torch.autograd.backward(loss)
-            fit.adam.step()
+            descend(loss, self.parameters(), fit.adam)
 
     def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         mean, log_variance = self._evaluate(inputs)
@@ -156,8 +156,6 @@ class EnsembleModel(nn.Module):
         mean, _ = self._evaluate(inputs[picked])
         error = (mean - targets[picked]).square().mean((1, 2))
         return error.view(self.sizes.stack, self.config.members)
-
-    # -- predicting ------------------------------------------------------------------------------
 
     def _evaluate(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Standardised mean and log variance of all members, [S M, B, D]."""
