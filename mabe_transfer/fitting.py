@@ -13,6 +13,7 @@ import torch
 from mabe_transfer import runs, weights
 from mabe_transfer.composition import Imitation
 from mabe_transfer.config import fingerprint, to_json
+from mabe_transfer.errors import Interrupted
 from mabe_transfer.learner import Parts
 from mabe_transfer.library import data_root
 from mabe_transfer.parts.prior import Fit
@@ -123,7 +124,7 @@ class _Fit:
                     weights.save(self._unfinished, fitting.state(), {"key": key})
                 if stop.asked and not fitting.finished:
                     unit = self.unit.split()[0]
-                    raise runs.Interrupted(
+                    raise Interrupted(
                         f"Stopped the fit of the {self.name} after {fitting.done:,} {unit}; "
                         f"the same command resumes there ({self.folder.parent})."
                     )

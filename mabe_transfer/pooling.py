@@ -16,7 +16,7 @@ import torch
 from mabe_transfer import runs
 from mabe_transfer.config import Json, to_json
 from mabe_transfer.domains import Domain, to_facts
-from mabe_transfer.errors import UserError
+from mabe_transfer.errors import Interrupted, UserError
 from mabe_transfer.library import Dataset, location, open_dataset
 from mabe_transfer.networks import Sizes
 from mabe_transfer.parts.correction import Correction
@@ -130,7 +130,7 @@ def _ratio(
             fit.step()
             work.advance(1, fit.note() if fit.done % 100 == 0 else "")
             if stop.asked:
-                raise runs.Interrupted("Stopped; the same command tells the worlds apart anew.")
+                raise Interrupted("Stopped; the same command tells the worlds apart anew.")
     found: Floats = part.log_ratio(rows[1])[0].numpy()
     return found
 

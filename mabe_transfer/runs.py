@@ -34,10 +34,6 @@ if TYPE_CHECKING:
 LIBRARIES = ("mabe-transfer", "torch", "mujoco", "gymnasium", "numpy", "zarr")
 
 
-class Interrupted(Exception):
-    """The work was stopped on request, after its state was saved."""
-
-
 class Diverged(UserError):
     """A training whose numbers are no numbers any more: a result, not a mistake to mend."""
 

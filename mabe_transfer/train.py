@@ -15,6 +15,7 @@ import numpy as np
 from mabe_transfer import evaluate, fitting, runs, weights
 from mabe_transfer.config import Json, to_json
 from mabe_transfer.domains import Domain, to_facts
+from mabe_transfer.errors import Interrupted
 from mabe_transfer.learner import Learner
 from mabe_transfer.networks import Sizes
 from mabe_transfer.parts.trajectories import WholeRollouts
@@ -129,7 +130,7 @@ class Trainer:
             self._learn(Learner(parts))
             result = self.result()
             self.folder.status("complete", **result.summary)
-        except (runs.Interrupted, KeyboardInterrupt):
+        except (Interrupted, KeyboardInterrupt):
             self.folder.status("interrupted")
             raise
         except Exception as error:
@@ -173,7 +174,7 @@ class Trainer:
                 if stop.asked:
                     self._require_finite(learner)
                     self._checkpoint(learner)
-                    raise runs.Interrupted(
+                    raise Interrupted(
                         f"Stopped after {learner.updates:,} updates; the same command resumes "
                         f"there ({self.folder.path})."
                     )

@@ -17,7 +17,7 @@ from mabe_transfer import collect as collecting
 from mabe_transfer import domains, matrix, outcome, published, runs, scoreboard
 from mabe_transfer.algorithms import BC, BRAC_V, BREMEN, MOREL, SAC
 from mabe_transfer.behaviour import RandomPolicy
-from mabe_transfer.errors import UserError
+from mabe_transfer.errors import Interrupted, UserError
 from mabe_transfer.learner import Learner
 from mabe_transfer.matrix import Cell, Matrix
 from mabe_transfer.outcome import Outcome, Record
@@ -219,7 +219,7 @@ def test_interrupted_matrix_ends_like_an_uninterrupted_one(
     complete: int,
 ) -> None:
     at_step(step, how, monkeypatch)
-    with pytest.raises(Killed if how is kill else runs.Interrupted):
+    with pytest.raises(Killed if how is kill else Interrupted):
         matrix.run(small(stores), tmp_path, CPU)
     kept = tmp_path / "records.json"
     assert (len(outcome.read(kept).records) if kept.is_file() else 0) == complete
@@ -235,7 +235,7 @@ def test_interruption_says_what_is_done_and_where_it_goes_on(
 ) -> None:
     at_step(9, ask, monkeypatch)
     with pytest.raises(
-        runs.Interrupted,
+        Interrupted,
         match=r"^Stopped at 2 of 3, brac-v on hopper-d4rl: 1 done\. The same command skips those "
         r"and goes on\. Stopped after 3 updates",
     ):
@@ -253,7 +253,7 @@ def test_ctrl_c_while_a_part_is_fitted_stops_as_politely(
     with monkeypatch.context() as patch:
         patch.setattr(BehaviourPrior, "fitting", asked)
         with pytest.raises(
-            runs.Interrupted, match=r"^Stopped at 1 of 1, brac-v on halfcheetah-d4rl: 0 "
+            Interrupted, match=r"^Stopped at 1 of 1, brac-v on halfcheetah-d4rl: 0 "
         ):
             matrix.run(one, tmp_path, CPU)
     assert not matrix.run(one, tmp_path, CPU).failed

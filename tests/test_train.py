@@ -33,7 +33,7 @@ from mabe_transfer.baseline import Baseline
 from mabe_transfer.batched import Simulation
 from mabe_transfer.behaviour import RandomPolicy
 from mabe_transfer.cli.training import lengths
-from mabe_transfer.errors import UserError
+from mabe_transfer.errors import Interrupted, UserError
 from mabe_transfer.learner import Learner
 from mabe_transfer.networks import Sizes
 from mabe_transfer.parts.dynamics import Ensemble, EnsembleFit, EnsembleModel
@@ -430,7 +430,7 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(
     update: int,
 ) -> None:
     stop_at(update, how, monkeypatch)
-    with pytest.raises(RuntimeError if how == "error" else runs.Interrupted):
+    with pytest.raises(RuntimeError if how == "error" else Interrupted):
         train(stores, TINY_MABE, tmp_path / "broken")
     state = runs.read_json(tmp_path / "broken" / "status.json")["state"]
     assert state == ("failed" if how == "error" else "interrupted")
@@ -481,7 +481,7 @@ def test_interruption_says_where_it_goes_on(
     stores: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop_at(6, "ctrl-c", monkeypatch)
-    with pytest.raises(runs.Interrupted, match="Stopped after 7 updates; the same command resumes"):
+    with pytest.raises(Interrupted, match="Stopped after 7 updates; the same command resumes"):
         train(stores, TINY_SAC, tmp_path / "run")
 
 
@@ -559,7 +559,7 @@ def test_fit_that_is_stopped_ends_like_one_that_was_not(
     message: str,
 ) -> None:
     stop_fit(kind, at, monkeypatch)
-    with pytest.raises(runs.Interrupted, match=message):
+    with pytest.raises(Interrupted, match=message):
         train(stores, TINY_MABE, tmp_path / "broken")
     assert runs.read_json(tmp_path / "broken" / "status.json")["state"] == "interrupted"
     steps: list[int] = []
@@ -654,7 +654,7 @@ def test_interrupted_imitation_ends_like_an_uninterrupted_one(
     row = replace(TINY_BC, prior=Adaptive(fit=Network(hidden=(16, 16))))
     train(stores, row, tmp_path / "whole")
     stop_at(6, "ctrl-c", monkeypatch)
-    with pytest.raises(runs.Interrupted, match="Stopped after 7 updates"):
+    with pytest.raises(Interrupted, match="Stopped after 7 updates"):
         train(stores, row, tmp_path / "broken")
     train(stores, row, tmp_path / "broken")
     assert_same_run(tmp_path / "whole", tmp_path / "broken")

@@ -24,9 +24,8 @@ from mabe_transfer.cli import (
     training,
 )
 from mabe_transfer.cli.tables import show
-from mabe_transfer.errors import UserError
+from mabe_transfer.errors import Interrupted, UserError
 from mabe_transfer.progress import console
-from mabe_transfer.runs import Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
