@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
-from mabe_transfer import export as exporting
-from mabe_transfer.choice import choose
+from mabe_transfer.cli import late
 from mabe_transfer.progress import notice
+
+with late.imports():
+    from mabe_transfer import choice
+    from mabe_transfer import export as exporting
 
 
 def export(
@@ -29,7 +32,7 @@ def export(
 ) -> None:
     """Write one policy, by its mode, as a file for other programs."""
     file_format = exporting.format_named(kind)
-    chosen = choose(run, seed)
+    chosen = choice.choose(run, seed)
     notice(chosen.reason)
     path = out or chosen.place.with_name(chosen.place.name + file_format.ending)
     exporting.write(chosen.policy, file_format, path, force=force)

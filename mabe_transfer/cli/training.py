@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
-import torch
 import typer
 
-from mabe_transfer import domains, policies, presets, video
-from mabe_transfer import evaluate as evaluation
-from mabe_transfer.algorithms import algorithm
+from mabe_transfer import presets
+from mabe_transfer.cli import late
 from mabe_transfer.cli.tables import show
-from mabe_transfer.composition import Algorithm
 from mabe_transfer.config import fingerprint, with_overrides
 from mabe_transfer.errors import UserError
 from mabe_transfer.progress import notice
-from mabe_transfer.threads import limit_threads
-from mabe_transfer.train import Result, Schedule, Trainer
-from mabe_transfer.transfer import sources
+
+with late.imports():
+    from mabe_transfer import algorithms, composition, domains, policies, transfer, video
+    from mabe_transfer import evaluate as evaluation
+    from mabe_transfer import threads as processor
+    from mabe_transfer import train as learning
+
+if TYPE_CHECKING:
+    import torch
 
 Run = Annotated[Path, typer.Argument(help="A run's folder.")]
 
@@ -48,15 +50,15 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Run folder; a matching one resumes.")] = None,
 ) -> None:
     """Train a policy from D1's dynamics and D2's behaviour, and evaluate it in the target."""
-    limit_threads(threads)
+    processor.limit_threads(threads)
     given = parse_overrides(override or [])
     chosen = presets.choose(preset, dynamics or prior) if preset else None
-    row = algorithm(algo or (chosen.preset.row if chosen else "mabe"))
+    row = algorithms.algorithm(algo or (chosen.preset.row if chosen else "mabe"))
     if chosen is not None:
         chosen.check(row.name, row)
         given = chosen.overrides | given
     row = with_overrides(row, given)
-    found = sources(row, dynamics or None, prior or None, target or None)
+    found = transfer.sources(row, dynamics or None, prior or None, target or None)
     for line in found.describe():
         notice(line)
     if chosen is not None:
@@ -67,7 +69,7 @@ def train(
     identity = fingerprint([row, schedule, numbers, dynamics, prior, *marks])[:6]
     name = f"{row.name}-{found.target.name}-{identity}"
     folder = out or Path("runs") / name
-    trainer = Trainer(
+    trainer = learning.Trainer(
         row,
         found,
         schedule,
@@ -79,15 +81,15 @@ def train(
     report(trainer.run())
 
 
-def lengths(row: Algorithm, steps: int, evaluate_every: int) -> Schedule:
+def lengths(row: composition.Algorithm, steps: int, evaluate_every: int) -> learning.Schedule:
     """The row's usual schedule, but for what is given: 0 is not."""
-    usual = Schedule.of(row)
+    usual = learning.Schedule.of(row)
     updates = steps or usual.updates
     every = min(evaluate_every or usual.evaluate_every, updates)
     return replace(usual, updates=updates, evaluate_every=every)
 
 
-def report(result: Result) -> None:
+def report(result: learning.Result) -> None:
     """Print what a run came to."""
     rows = [
         {"seed": seed, "return": float(value)}
@@ -119,7 +121,7 @@ def evaluate(
         for number, row, length in zip(found.seeds, returns, lengths, strict=True)
     ]
     show(rows, title=f"{run} in {domain.name}, {episodes} episodes a seed")
-    summary = evaluation.summary(np.asarray(returns).mean(1), domain)
+    summary = evaluation.summary(returns.mean(1), domain)
     notice("Over seeds: " + ", ".join(f"{name} {value:,.1f}" for name, value in summary.items()))
 
 
@@ -151,6 +153,8 @@ def parse_overrides(given: list[str]) -> dict[str, str]:
 
 def pick_device(name: str) -> torch.device:
     """Resolve `auto`, and refuse a device that is not there."""
+    import torch  # seconds, which only the commands that compute should take
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
