@@ -149,6 +149,11 @@ def test_main_job_leaves_a_table_and_a_picture(tmp_path: Path) -> None:
     assert (tmp_path / "curves-smoke.png").stat().st_size > 1000
     rows = json.loads((tmp_path / "table-smoke.json").read_text())["rows"]
     assert [row["row"] for row in rows] == ["mabe-no-rl", "mopo", "mabe"]
+    run = tmp_path / "mabe-smoke"
+    if (tmp_path / "mabe-smoke.mp4").exists():  # something can draw on this machine
+        filmed = call("render", str(run), "--steps", "1", "--seed", "100")
+        assert filmed.exit_code == 0, filmed.output
+        assert (run / "video-halfcheetah-backward-seed-100.mp4").exists()
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ def export(
         int | None, typer.Option(min=0, help="Of a run; the best by its last evaluations.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The file; policy/policy.* in the run by default.")
+        Path | None,
+        typer.Option(help="The file; by default in the run, policy/policy.*, or in exports/."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
 ) -> None:

@@ -127,7 +127,9 @@ def evaluate(
 
 def render(
     run: Run,
-    out: Annotated[Path, typer.Option(help="The video to write, .mp4.")] = Path("video.mp4"),
+    out: Annotated[
+        Path | None, typer.Option(help="The video to write, .mp4; by default in the run.")
+    ] = None,
     env: Annotated[str, typer.Option(help="Domain; the run's own target by default.")] = "",
     seed: Annotated[int, typer.Option(min=0, help="Which of the run's policies, by seed.")] = 0,
     steps: Annotated[int, typer.Option(min=1, help="Control steps to film.")] = 400,
@@ -135,8 +137,9 @@ def render(
     """Film a run's policy."""
     found = policies.load(run)
     domain = domains.domain(env) if env else found.target
-    total = video.film(found.act_one(seed), domain, out, steps=steps, seed=seed)
-    notice(f"{out}: {steps} steps in {domain.name}, return {total:,.1f}.")
+    path = out or run / f"video-{domain.name}-seed-{seed}.mp4"
+    total = video.film(found.act_one(seed), domain, path, steps=steps, seed=seed)
+    notice(f"{path}: {steps} steps in {domain.name}, return {total:,.1f}.")
 
 
 def parse_overrides(given: list[str]) -> dict[str, str]:
