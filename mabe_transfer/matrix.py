@@ -168,7 +168,8 @@ def _one(
     except UserError as error:  # the data are not there, say
         why = str(error)
         return Record(label=cell.label, task=cell.task, row=cell.row.name, failure=why), False
-    folder = out / f"{row.name}-{found.target.name}-{fingerprint(config)}"
+    usual = out / f"{row.name}-{found.target.name}-{fingerprint(config)}"
+    folder = runs.resumed(usual, config)
     with _alone(folder) as mine:
         if not mine:
             return None, False

@@ -18,7 +18,7 @@ from torch import Tensor
 from mabe_transfer import runs, weights
 from mabe_transfer.behaviour import Ladder, Rung
 from mabe_transfer.config import Json, fingerprint, from_json, to_json
-from mabe_transfer.domains import to_facts
+from mabe_transfer.domains import unmeasured
 from mabe_transfer.errors import Interrupted, UserError
 from mabe_transfer.networks import Sizes, Streams
 from mabe_transfer.parts import unpack
@@ -88,8 +88,8 @@ class OnlineSac:
         runs.claim(
             folder,
             {
-                "domains": [to_facts(domain) for domain in domains],
-                "config": to_json(config),
+                "domains": [unmeasured(domain) for domain in domains],
+                "config": config,
                 "seed": seed,
             },
         )

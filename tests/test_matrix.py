@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import shutil
 import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -192,6 +193,25 @@ def test_complete_cells_are_skipped(
     for part, name in ((Learner, "step"), (BehaviourPrior, "fit"), (EnsembleModel, "fit")):
         monkeypatch.setattr(part, name, refuse)
     assert matrix.run(small(stores), out, CPU) == found
+
+
+def test_cells_of_an_earlier_version_are_not_trained_again(
+    stores: dict[str, str],
+    whole: tuple[Path, Outcome],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for number, record in enumerate(whole[1].records):
+        stem, key = record.folder.rsplit("-", 1)
+        folder = shutil.copytree(
+            whole[0] / record.folder, tmp_path / f"{stem}-{number:0{len(key)}}"
+        )
+        config = runs.read_json(folder / "config.json")
+        del config["row"]["policy"]["critics_first"]  # which changes the hash of the whole
+        runs.write_json(folder / "config.json", config)
+    monkeypatch.setattr(Learner, "step", refuse)
+    found = matrix.run(small(stores), tmp_path, CPU)
+    assert [record.returns for record in found.records] == [r.returns for r in whole[1].records]
 
 
 class Killed(BaseException):

@@ -332,6 +332,45 @@ def test_another_configuration_is_refused_with_the_first_difference(
     assert (folder / "config.json").read_bytes() == before
 
 
+def forget_fields(folder: Path, *names: str) -> None:
+    """Let a run be of an earlier version, whose policies lacked fields."""
+    config = runs.read_json(folder / "config.json")
+    for name in names:
+        del config["row"]["policy"][name]
+    runs.write_json(folder / "config.json", config)
+
+
+def test_run_of_an_earlier_version_is_refused_where_a_new_field_is_no_default(
+    stores: dict[str, str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    trainer(stores, TINY_SAC, folder)
+    forget_fields(folder, "critics_first")
+    row = replace(TINY_SAC, policy=Sac(hidden=(16, 16), critics_first=3))
+    said = r"another row.policy.critics_first \(0 there by default, 3 asked for\); choose another"
+    with pytest.raises(UserError, match=said):
+        trainer(stores, row, folder)
+
+
+def test_run_is_found_under_the_name_that_an_earlier_version_gave_it(tmp_path: Path) -> None:
+    usual, older = tmp_path / "mabe-hopper-0ff1ce", tmp_path / "mabe-hopper-c0ffee"
+    runs.claim(older, {"row": TINY_MABE, "seeds": (0, 4)})
+    config = runs.read_json(older / "config.json")
+    del config["row"]["start_from_prior"], config["row"]["policy"]["critics_first"]
+    assert MABE.start_from_prior
+    runs.write_json(older / "config.json", config)
+    runs.claim(tmp_path / "mabe-hopper-decade", {"row": TINY_MOPO, "seeds": (0, 4)})
+    (tmp_path / "mabe-hopper-facade").mkdir()
+    (tmp_path / "mabe-hopper-facade" / "config.json").write_text("cut sho")
+    (tmp_path / "mabe-hopper-mine").mkdir()
+    asked = {"row": replace(TINY_MABE, start_from_prior=False), "seeds": (0, 4)}
+    assert runs.resumed(usual, asked) == older
+    assert runs.resumed(usual, asked | {"seeds": (0, 5)}) == usual
+    assert runs.resumed(tmp_path / "mopo-hopper-0ff1ce", asked).name == "mopo-hopper-0ff1ce"
+    usual.mkdir()
+    assert runs.resumed(usual, asked) == usual
+
+
 def test_folder_of_something_else_is_refused(stores: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("done")
     with pytest.raises(UserError, match="is not empty and holds no run; choose another --out"):

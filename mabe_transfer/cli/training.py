@@ -16,7 +16,7 @@ from mabe_transfer.errors import UserError
 from mabe_transfer.progress import notice
 
 with late.imports():
-    from mabe_transfer import algorithms, composition, domains, policies, transfer, video
+    from mabe_transfer import algorithms, composition, domains, policies, runs, transfer, video
     from mabe_transfer import evaluate as evaluation
     from mabe_transfer import threads as processor
     from mabe_transfer import train as learning
@@ -67,16 +67,18 @@ def train(
     schedule = lengths(row, steps, evaluate_every)
     marks = [chosen.name] if chosen else []
     identity = fingerprint([row, schedule, numbers, dynamics, prior, *marks])[:6]
-    name = f"{row.name}-{found.target.name}-{identity}"
-    folder = out or Path("runs") / name
+    usual = Path("runs") / f"{row.name}-{found.target.name}-{identity}"
+    where = pick_device(device)
+    of_preset = chosen.name if chosen else ""
+    config = learning.identity(row, found, schedule, seeds=numbers, device=where, preset=of_preset)
     trainer = learning.Trainer(
         row,
         found,
         schedule,
         seeds=numbers,
-        device=pick_device(device),
-        folder=folder,
-        preset=chosen.name if chosen else "",
+        device=where,
+        folder=out or runs.resumed(usual, config),
+        preset=of_preset,
     )
     report(trainer.run())
 
