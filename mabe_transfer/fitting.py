@@ -88,10 +88,17 @@ class _Fit:
     ) -> None:
         """Load the part from where it was kept under a key, or fit it and keep it there.
 
+        A policy that has begun to learn goes on with the part that lies in the run's folder, whose
+        key may have been of another version.
+
         `state` and `load_state` are of the fitted part alone.
         """
         kept = data_root() / "fitted" / f"{self.name}-{key}.safetensors"
-        if kept.is_file():
+        own = self.folder / f"{self.name}.safetensors"
+        if own.is_file() and runs.checkpoint_path(self.folder.parent).is_file():
+            tensors, facts = weights.load(own)  # what the policy has learnt with so far
+            load_state(tensors)
+        elif kept.is_file():
             tensors, facts = weights.load(kept)
             load_state(tensors)
             notice(
@@ -100,7 +107,7 @@ class _Fit:
         else:
             facts = self._fit(key, begin())
             weights.save(kept, state(), facts)
-        weights.save(self.folder / f"{self.name}.safetensors", state(), facts)
+        weights.save(own, state(), facts)
         self._unfinished.unlink(missing_ok=True)
 
     @property

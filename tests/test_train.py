@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -477,6 +478,24 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(
     assert_same_run(whole, tmp_path / "broken")
     assert runs.read_json(tmp_path / "broken" / "status.json")["state"] == "complete"
     assert [update for update, _ in result.history] == [5, 10, 12]
+
+
+def test_run_of_an_earlier_version_goes_on_with_the_parts_that_it_has_learnt_with(
+    stores: dict[str, str],
+    whole: Path,
+    tmp_path: Path,
+    data_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stop_at(7, "error", monkeypatch)
+    with pytest.raises(RuntimeError):
+        train(stores, TINY_MABE, tmp_path / "broken")
+    forget_fields(tmp_path / "broken", "polyak", "discount")
+    shutil.rmtree(data_root / "fitted")  # as if their hashes had changed
+    monkeypatch.setattr(EnsembleModel, "fitting", refuse)
+    monkeypatch.setattr(BehaviourPrior, "fitting", refuse)
+    train(stores, TINY_MABE, tmp_path / "broken")
+    assert_same_run(whole, tmp_path / "broken")
 
 
 @pytest.mark.parametrize("row", [TINY_BREMEN, TINY_MOREL], ids=lambda r: r.name)
