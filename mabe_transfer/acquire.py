@@ -17,11 +17,12 @@ import numpy as np
 from mabe_transfer import behaviour, domains, recorded, runs
 from mabe_transfer.behaviour import Ladder, RandomPolicy, load_ladder, shipped
 from mabe_transfer.bridges import d4rl
+from mabe_transfer.catalogue import QUALITIES
 from mabe_transfer.collect import Share, collect
 from mabe_transfer.config import Json, from_json, to_json
 from mabe_transfer.domains import Domain, to_facts
 from mabe_transfer.errors import UserError, unknown
-from mabe_transfer.library import QUALITIES, data_root, location
+from mabe_transfer.library import data_root, location
 from mabe_transfer.online import OnlineConfig, OnlineSac
 from mabe_transfer.progress import notice
 from mabe_transfer.store import UNKNOWN_SEED, Layout, Store, StoreWriter
@@ -40,7 +41,7 @@ class Request:
 
     Attributes:
         domain: Where the behaviour acts.
-        quality: Whose behaviour, one of `library.QUALITIES`.
+        quality: Whose behaviour, one of `catalogue.QUALITIES`.
         transitions: How many; `None` gives `medium-replay` whole, and 100,000 otherwise.
         seed: Of the collection.
         policy: A ladder to use instead of the shipped one, or data by others that carries its

@@ -157,6 +157,10 @@ class DomainRow:
     task: str = "forward"
 
 
+QUALITIES = ("random", "medium", "expert", "medium-replay", "medium-expert", "ladder")
+"""Whose behaviour a dataset can hold."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """A dataset to collect: which domain, whose behaviour, how many transitions, which seed.

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from mabe_transfer.domains import Domain
 
 
+EXPORTS = Path("exports")
+"""Where a ladder's policy goes: a shipped ladder lies in the package, where nothing is written."""
+
+
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """A policy that is to leave, how it was chosen, in a sentence, and where it goes by default.
@@ -121,7 +125,7 @@ def of_ladder(path: Path) -> Chosen:
         },
     )
     reason = f"The expert of {path.name}: mean return {rung.mean:,.1f} of sampled actions."
-    return Chosen(policy, reason, Path(ladder.domain.name))
+    return Chosen(policy, reason, EXPORTS / ladder.domain.name)
 
 
 def world_facts(domain: Domain) -> Json:

@@ -18,6 +18,7 @@ from mabe_transfer import runs
 from mabe_transfer.behaviour import Policy
 from mabe_transfer.config import Json
 from mabe_transfer.domains import to_facts
+from mabe_transfer.errors import Interrupted
 from mabe_transfer.progress import Work
 from mabe_transfer.store import Layout, Store, StoreWriter
 from mabe_transfer.threads import one_thread
@@ -90,7 +91,7 @@ def collect(
                 writer.append(block.rows, block.seeds, cursor=block.cursor)
                 work.advance(len(block.rows))
                 if stop.asked:
-                    raise runs.Interrupted(
+                    raise Interrupted(
                         f"Stopped at {work.done:,} of {total:,} transitions; the same command goes "
                         "on from the last whole shard."
                     )

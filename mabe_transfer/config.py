@@ -2,7 +2,7 @@
 
 A configuration is a frozen dataclass of numbers, strings and further such dataclasses, so that
 mypy sees every field. This module turns one into plain JSON and back, applies `part.field=value`
-overrides, and gives each a fingerprint.
+overrides, gives each a fingerprint, and says where one differs from what an earlier version kept.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import math
 import types
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from mabe_transfer.errors import UserError, unknown
@@ -40,6 +40,71 @@ def fingerprint(value: Any) -> str:
     """Hash what a configuration says: SHA-256 over its sorted JSON, first 16 hex digits."""
     text = json.dumps(to_json(value), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def difference(kept: Any, asked: Any, path: str = "") -> str:
+    """Name the first place where JSON that was kept says something else than a configuration.
+
+    A field that a class has gained since the JSON was written has its default there. So whoever
+    adds a field to a configuration gives it the default under which everything stays as it was.
+
+    Args:
+        kept: JSON, perhaps of an earlier version.
+        asked: A configuration, or mappings and lists of such.
+        path: Where both lie.
+
+    Returns:
+        The dotted name with both values; empty where they agree.
+    """
+    if isinstance(kept, Mapping):
+        if is_dataclass(asked) and kept.get("type") == type(asked).__name__:
+            return _part_difference(kept, asked, path)
+        if isinstance(asked, Mapping):  # what is None may be left out
+            pairs = {key: (kept.get(key), asked.get(key)) for key in sorted({*kept, *asked})}
+            return _first_difference(pairs, path)
+    if isinstance(kept, list) and isinstance(asked, (list, tuple)) and len(kept) == len(asked):
+        numbered = enumerate(zip(kept, asked, strict=True))
+        return _first_difference({str(index): pair for index, pair in numbered}, path)
+    new = to_json(asked)
+    return "" if kept == new else f"{path} ({_brief(kept)} there, {_brief(new)} asked for)"
+
+
+def _part_difference(kept: Mapping[str, Any], asked: Any, path: str) -> str:
+    """The first difference in a part of the same class, perhaps of an earlier version of it."""
+    known = {f.name: f for f in fields(asked)}
+    for name in sorted({*kept, *known} - {"type"}):
+        full = f"{path}.{name}" if path else name
+        if name not in known:
+            return f"{full} ({_brief(kept[name])} there, and this version has no such field)"
+        if name in kept:
+            found = difference(kept[name], getattr(asked, name), full)
+        else:
+            old, new = to_json(_default(known[name])), to_json(getattr(asked, name))
+            values = f"{_brief(old)} there by default, {_brief(new)} asked for"
+            found = "" if old == new else f"{full} ({values})"
+        if found:
+            return found
+    return ""
+
+
+def _first_difference(pairs: Mapping[str, tuple[Any, Any]], path: str) -> str:
+    for name, (kept, asked) in pairs.items():
+        found = difference(kept, asked, f"{path}.{name}" if path else name)
+        if found:
+            return found
+    return ""
+
+
+def _default(field: Field[Any]) -> Any:
+    """What a field is where nothing is said; None where something must be said."""
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    return None if field.default is MISSING else field.default
+
+
+def _brief(value: Any) -> str:
+    """A value in a sentence: a part by its class."""
+    return str(value["type"]) if isinstance(value, Mapping) and "type" in value else repr(value)
 
 
 def from_mapping(cls: type[T], table: Mapping[str, Any], where: str) -> T:

@@ -232,12 +232,13 @@ def compose(robot: Robot, applied: list[AppliedShift], task: Task) -> Domain:
 
 
 def to_facts(domain: Domain) -> Json:
-    """A resolved domain as JSON, to write beside what was made in it.
+    """A resolved domain as JSON, to write beside what was made in it."""
+    return dict(to_json(unmeasured(domain)))
 
-    Reference returns are left out: they are measured later, and are the catalogue's business.
-    """
-    facts: Json = to_json(replace(domain, robot=replace(domain.robot, references={})))
-    return facts
+
+def unmeasured(domain: Domain) -> Domain:
+    """A domain without its reference returns, which are measured later and are no part of it."""
+    return replace(domain, robot=replace(domain.robot, references={}))
 
 
 def from_facts(facts: Mapping[str, Any], where: str) -> Domain:

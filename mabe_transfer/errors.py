@@ -1,4 +1,7 @@
-"""The one error a user sees: a sentence that says what is wrong, where, and what was expected."""
+"""The one error a user sees: a sentence that says what is wrong, where, and what was expected.
+
+Beside it stands the stop that a user asked for, which is no error.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,10 @@ if TYPE_CHECKING:
 
 class UserError(ValueError):
     """A mistake the user can mend; the command line prints it without a traceback and exits 2."""
+
+
+class Interrupted(Exception):
+    """The work was stopped on request, after its state was saved."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

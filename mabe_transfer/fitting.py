@@ -13,6 +13,7 @@ import torch
 from mabe_transfer import runs, weights
 from mabe_transfer.composition import Imitation
 from mabe_transfer.config import fingerprint, to_json
+from mabe_transfer.errors import Interrupted
 from mabe_transfer.learner import Parts
 from mabe_transfer.library import data_root
 from mabe_transfer.parts.prior import Fit
@@ -87,10 +88,17 @@ class _Fit:
     ) -> None:
         """Load the part from where it was kept under a key, or fit it and keep it there.
 
+        A policy that has begun to learn goes on with the part that lies in the run's folder, whose
+        key may have been of another version.
+
         `state` and `load_state` are of the fitted part alone.
         """
         kept = data_root() / "fitted" / f"{self.name}-{key}.safetensors"
-        if kept.is_file():
+        own = self.folder / f"{self.name}.safetensors"
+        if own.is_file() and runs.checkpoint_path(self.folder.parent).is_file():
+            tensors, facts = weights.load(own)  # what the policy has learnt with so far
+            load_state(tensors)
+        elif kept.is_file():
             tensors, facts = weights.load(kept)
             load_state(tensors)
             notice(
@@ -99,7 +107,7 @@ class _Fit:
         else:
             facts = self._fit(key, begin())
             weights.save(kept, state(), facts)
-        weights.save(self.folder / f"{self.name}.safetensors", state(), facts)
+        weights.save(own, state(), facts)
         self._unfinished.unlink(missing_ok=True)
 
     @property
@@ -123,7 +131,7 @@ class _Fit:
                     weights.save(self._unfinished, fitting.state(), {"key": key})
                 if stop.asked and not fitting.finished:
                     unit = self.unit.split()[0]
-                    raise runs.Interrupted(
+                    raise Interrupted(
                         f"Stopped the fit of the {self.name} after {fitting.done:,} {unit}; "
                         f"the same command resumes there ({self.folder.parent})."
                     )

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mabe_transfer import bridges, domains
+from mabe_transfer.catalogue import QUALITIES
 from mabe_transfer.domains import Domain, from_facts
 from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.store import Store, StoreSummary, list_stores, open_store
-
-QUALITIES = ("random", "medium", "expert", "medium-replay", "medium-expert", "ladder")
-
 
 CONVERTED = "converted"
 """Where, below the data root, data by others lies after its conversion."""

@@ -20,7 +20,7 @@ import numpy as np
 from mabe_transfer import runs
 from mabe_transfer.composition import Algorithm
 from mabe_transfer.config import fingerprint, with_overrides
-from mabe_transfer.errors import UserError
+from mabe_transfer.errors import Interrupted, UserError
 from mabe_transfer.outcome import Outcome, Record, describe
 from mabe_transfer.progress import clock, notice
 from mabe_transfer.train import Schedule, Trainer, identity, result
@@ -120,8 +120,8 @@ def run(matrix: Matrix, out: Path, device: torch.device) -> Outcome:
         begun = time.monotonic()
         try:
             record, new = _one(cell, matrix, out, device, line)
-        except (runs.Interrupted, KeyboardInterrupt) as stop:
-            raise runs.Interrupted(
+        except (Interrupted, KeyboardInterrupt) as stop:
+            raise Interrupted(
                 f"Stopped at {line}: {len(records)} done. The same command skips those and goes "
                 f"on. {stop}".rstrip()
             ) from None
@@ -168,7 +168,8 @@ def _one(
     except UserError as error:  # the data are not there, say
         why = str(error)
         return Record(label=cell.label, task=cell.task, row=cell.row.name, failure=why), False
-    folder = out / f"{row.name}-{found.target.name}-{fingerprint(config)}"
+    usual = out / f"{row.name}-{found.target.name}-{fingerprint(config)}"
+    folder = runs.resumed(usual, config)
     with _alone(folder) as mine:
         if not mine:
             return None, False
@@ -191,7 +192,7 @@ def _one(
                 preset=cell.preset,
             )
             trainer.run()
-        except runs.Interrupted:
+        except Interrupted:
             raise
         except UserError as error:
             diverged = isinstance(error, runs.Diverged)

@@ -18,8 +18,8 @@ from torch import Tensor
 from mabe_transfer import runs, weights
 from mabe_transfer.behaviour import Ladder, Rung
 from mabe_transfer.config import Json, fingerprint, from_json, to_json
-from mabe_transfer.domains import to_facts
-from mabe_transfer.errors import UserError
+from mabe_transfer.domains import unmeasured
+from mabe_transfer.errors import Interrupted, UserError
 from mabe_transfer.networks import Sizes, Streams
 from mabe_transfer.parts import unpack
 from mabe_transfer.parts.regulariser import Entropy
@@ -88,8 +88,8 @@ class OnlineSac:
         runs.claim(
             folder,
             {
-                "domains": [to_facts(domain) for domain in domains],
-                "config": to_json(config),
+                "domains": [unmeasured(domain) for domain in domains],
+                "config": config,
                 "seed": seed,
             },
         )
@@ -142,7 +142,7 @@ class OnlineSac:
                     self._checkpoint()
                 work.advance(self.config.envs, note)
                 if stop.asked:
-                    raise runs.Interrupted(
+                    raise Interrupted(
                         f"Stopped at {work.done:,} steps; the same command resumes there "
                         f"({self.folder})."
                     )

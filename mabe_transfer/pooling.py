@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from mabe_transfer import runs
-from mabe_transfer.config import Json, to_json
+from mabe_transfer.config import Json, difference, to_json
 from mabe_transfer.domains import Domain, to_facts
-from mabe_transfer.errors import UserError
+from mabe_transfer.errors import Interrupted, UserError
 from mabe_transfer.library import Dataset, location, open_dataset
 from mabe_transfer.networks import Sizes
 from mabe_transfer.parts.correction import Correction
@@ -69,10 +69,9 @@ def pool(request: Pool) -> str:
     recipe = _recipe(request, ones)
     place = location(request.out)
     if isinstance(place, Path) and place.exists():
-        if open_dataset(request.out).store.attributes["recipe"] != recipe:
-            raise UserError(
-                f"{place} is a pool of other data or settings than are asked for; move it away."
-            )
+        other = difference(open_dataset(request.out).store.attributes["recipe"], recipe)
+        if other:
+            raise UserError(f"{place} is a pool with another {other}; move it away.")
         notice(f"{request.out} is there already.")
         return request.out
     target, source = (_relabelled(dataset, request.target) for dataset in ones)
@@ -103,7 +102,7 @@ def _recipe(request: Pool, ones: list[Dataset]) -> Json:
     return {
         "pool": [dataset.content for dataset in ones],
         "target": request.target.name,
-        "correction": to_json(request.correction) if request.correction else {},
+        "correction": request.correction or {},
         "seed": request.seed,
     }
 
@@ -130,7 +129,7 @@ def _ratio(
             fit.step()
             work.advance(1, fit.note() if fit.done % 100 == 0 else "")
             if stop.asked:
-                raise runs.Interrupted("Stopped; the same command tells the worlds apart anew.")
+                raise Interrupted("Stopped; the same command tells the worlds apart anew.")
     found: Floats = part.log_ratio(rows[1])[0].numpy()
     return found
 
@@ -143,7 +142,7 @@ def _write(request: Pool, recipe: Json, terms: dict[str, float], rows: Transitio
         "terms": terms,
         "seed": request.seed,
         "versions": runs.versions(),
-        "recipe": recipe,
+        "recipe": to_json(recipe),
         "behaviour": {
             "policy": "of two datasets",
             "domain": to_facts(request.target),

@@ -46,15 +46,6 @@ def measure(domain: Domain, *, episodes: int, seed: int) -> str:
     )
 
 
-def sentence(domain: Domain) -> str:
-    """A domain's reference returns in one sentence, with how they were measured."""
-    found = domain.reference
-    if found is None:
-        return f"none; measure with: mabe-transfer envs reference {domain.name}"
-    how = f", {found.episodes} episodes, {found.engine}" if found.episodes else ""
-    return f"random {found.random:g}, expert {found.expert:g} ({found.command}{how})"
-
-
 def play(
     domain: Domain, policy: Policy, *, episodes: int, seed: int, noisy: bool = False
 ) -> Floats:

@@ -15,7 +15,8 @@ import platform
 import signal
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from mabe_transfer import weights
+from mabe_transfer.config import difference, to_json
 from mabe_transfer.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,10 +34,6 @@ if TYPE_CHECKING:
     from mabe_transfer.config import Json
 
 LIBRARIES = ("mabe-transfer", "torch", "mujoco", "gymnasium", "numpy", "zarr")
-
-
-class Interrupted(Exception):
-    """The work was stopped on request, after its state was saved."""
 
 
 class Diverged(UserError):
@@ -47,13 +45,13 @@ class RunFolder:
 
     Args:
         path: The folder; made if absent.
-        config: The resolved configuration, as JSON.
+        config: The resolved configuration.
 
     Raises:
         UserError: The folder holds a run with another configuration, or something else.
     """
 
-    def __init__(self, path: Path, config: Json) -> None:
+    def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
         self.path = path
         claim(path, config)
         write_json(path / "provenance.json", provenance())
@@ -87,24 +85,41 @@ class RunFolder:
             self._events.close()
 
 
-def claim(path: Path, config: Json) -> None:
+def claim(path: Path, config: Mapping[str, Any]) -> None:
     """Take a folder for the run of this configuration, or make sure that it is that very run's.
+
+    Where an earlier version wrote the folder, fields that were gained since have their defaults.
 
     Raises:
         UserError: The folder holds a run with another configuration, or something else.
     """
     kept = path / "config.json"
-    config = json.loads(json.dumps(config))
     if kept.is_file():
-        difference = _difference(read_json(kept), config)
-        if difference:
+        found = difference(read_json(kept), config)
+        if found:
             raise UserError(
-                f"{path} holds a run with another {difference}; choose another --out, or repeat "
+                f"{path} holds a run with another {found}; choose another --out, or repeat "
                 "the command that made it to resume it."
             )
     elif path.exists() and (path.is_file() or any(path.iterdir())):
         raise UserError(f"{path} is not empty and holds no run; choose another --out.")
-    write_json(kept, config)
+    write_json(kept, to_json(config))
+
+
+def resumed(usual: Path, config: Mapping[str, Any]) -> Path:
+    """The folder of this very run: the usual one, or one that an earlier version named otherwise.
+
+    Names end with a hash of the configuration, which a field that was gained since changes.
+    """
+    stem, _, key = usual.name.rpartition("-")
+    if not usual.exists():
+        for kept in sorted(
+            usual.parent.glob(f"{escape(stem)}-{'[0-9a-f]' * len(key)}/config.json")
+        ):
+            with suppress(UserError):  # what cannot be read is not this run's
+                if not difference(read_json(kept), config):
+                    return kept.parent
+    return usual
 
 
 def forget(path: Path, key: str, last: int) -> None:
@@ -226,17 +241,6 @@ def diverged(folder: Path, names: list[str], update: int) -> Diverged:
     return Diverged(
         f"Training diverged: {', '.join(names)} not finite after {update:,} updates; {where}."
     )
-
-
-def _difference(old: Any, new: Any, path: str = "") -> str:
-    """Name the first place in which two JSON values differ, with both values."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted({*old, *new}):
-            inner = _difference(old.get(key), new.get(key), f"{path}.{key}" if path else key)
-            if inner:
-                return inner
-        return ""
-    return "" if old == new else f"{path} ({old!r} there, {new!r} asked for)"
 
 
 def _commit() -> str | None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mabe_transfer import evaluate, fitting, runs, weights
-from mabe_transfer.config import Json, to_json
-from mabe_transfer.domains import Domain, to_facts
+from mabe_transfer.domains import Domain, to_facts, unmeasured
+from mabe_transfer.errors import Interrupted
 from mabe_transfer.learner import Learner
 from mabe_transfer.networks import Sizes
 from mabe_transfer.parts.trajectories import WholeRollouts
@@ -129,7 +129,7 @@ class Trainer:
             self._learn(Learner(parts))
             result = self.result()
             self.folder.status("complete", **result.summary)
-        except (runs.Interrupted, KeyboardInterrupt):
+        except (Interrupted, KeyboardInterrupt):
             self.folder.status("interrupted")
             raise
         except Exception as error:
@@ -173,7 +173,7 @@ class Trainer:
                 if stop.asked:
                     self._require_finite(learner)
                     self._checkpoint(learner)
-                    raise runs.Interrupted(
+                    raise Interrupted(
                         f"Stopped after {learner.updates:,} updates; the same command resumes "
                         f"there ({self.folder.path})."
                     )
@@ -202,7 +202,7 @@ class Trainer:
             act, self.simulation, groups=self.sizes.stack, seed=seed
         )
         means = returns.mean(1)
-        row: Json = {"returns": [float(value) for value in means]}
+        row: dict[str, Any] = {"returns": [float(value) for value in means]}
         if self.sources.target.reference is not None:
             row["scores"] = [float(value) for value in self.sources.target.normalised(means)]
         row["lengths"] = [float(value) for value in lengths.mean(1)]
@@ -233,15 +233,15 @@ def identity(
     seeds: tuple[int, ...],
     device: torch.device,
     preset: str = "",
-) -> Json:
+) -> dict[str, Any]:
     """What makes a run that very run, as its folder's `config.json` keeps it."""
     return {
         **({"preset": preset} if preset else {}),
-        "row": to_json(row),
-        "schedule": to_json(schedule),
+        "row": row,
+        "schedule": schedule,
         "seeds": list(seeds),
         "device": device.type,
-        "target": to_facts(sources.target),
+        "target": unmeasured(sources.target),
         "dynamics": sources.dynamics.name if sources.dynamics else None,
         "prior": sources.prior.name if sources.prior else None,
         "content": {

@@ -35,7 +35,9 @@ def test_copies_follow_the_single_environment(batch: BatchedEnv) -> None:
     seen, _ = batch.reset(seed=5)
     firsts = [env.reset(seed=5 + i)[0] for i, env in enumerate(singles)]
     np.testing.assert_array_equal(seen, firsts)
-    for action in actions(1100, 3, len(where.robot.action)):
+    steps = 1100 if where.robot.name == "halfcheetah" else 300  # the one that never falls
+    ends = 0
+    for action in actions(steps, 3, len(where.robot.action)):
         seen, reward, terminated, truncated, info = batch.step(action)
         for i, env in enumerate(singles):
             single = env.step(action[i])
@@ -45,7 +47,9 @@ def test_copies_follow_the_single_environment(batch: BatchedEnv) -> None:
             assert reward[i] == single[1]
             assert (terminated[i], truncated[i]) == single[2:4]
             if ended:
+                ends += 1
                 np.testing.assert_array_equal(seen[i], env.reset()[0])
+    assert ends >= 3
 
 
 def test_one_step_from_the_same_state_is_the_single_environments(batch: BatchedEnv) -> None:

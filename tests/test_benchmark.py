@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from mabe_transfer import benchmark, catalogue, domains, matrix
 from mabe_transfer.acquire import of_recipe
 from mabe_transfer.benchmark import SOURCES, Plan
+from mabe_transfer.catalogue import QUALITIES
 from mabe_transfer.cli import app
 from mabe_transfer.errors import UserError
-from mabe_transfer.library import QUALITIES
 from mabe_transfer.parts.uncertainty import StdPenalty
 from mabe_transfer.train import Schedule
 

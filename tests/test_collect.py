@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from mabe_transfer import behaviour, domains, runs, weights
+from mabe_transfer import behaviour, domains, weights
 from mabe_transfer import collect as collecting
 from mabe_transfer.batched import Simulation
 from mabe_transfer.behaviour import Ladder, LadderPolicy, RandomPolicy, Rung, load_ladder
 from mabe_transfer.collect import Share
-from mabe_transfer.errors import UserError
+from mabe_transfer.errors import Interrupted, UserError
 from mabe_transfer.networks import Actor, Sizes
 from mabe_transfer.store import Store, StoreWriter
 
@@ -209,7 +209,7 @@ def test_interrupted_collection_ends_like_an_uninterrupted_one(
 
     with monkeypatch.context() as patch:
         patch.setattr(collecting, "_play", failing)
-        with pytest.raises(RuntimeError if how == "error" else runs.Interrupted):
+        with pytest.raises(RuntimeError if how == "error" else Interrupted):
             collect(tmp_path / "broken.zarr", 130, 120)
     assert not (tmp_path / "broken.zarr").exists()
     assert same(collect(tmp_path / "broken.zarr", 130, 120), expected)

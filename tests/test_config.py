@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mabe_transfer.config import (
+    difference,
     fingerprint,
     from_json,
     from_mapping,
@@ -254,3 +255,76 @@ def test_override_that_makes_no_sense_is_refused(path: str, text: str, message: 
 )
 def test_field_is_there_if_every_part_on_its_way_is(path: str, there: bool) -> None:
     assert has_field(BOAT, path) is there
+
+
+# -- what an earlier version kept ----------------------------------------------------------------
+
+
+ARGO = Boat(name="Argo", length=30.0, drive=Motor(power=50.0), spare=Sail())
+
+
+def kept(change: dict[str, Any] | None = None, *lacking: str) -> dict[str, Any]:
+    """What was kept of `ARGO`, its motor changed, less some fields of the boat."""
+    table = {key: value for key, value in to_json(ARGO).items() if key not in lacking}
+    table["drive"] = {**table["drive"], **(change or {})}
+    return {"boat": json.loads(json.dumps(table)), "seeds": [0, 1]}
+
+
+def asked(**changes: Any) -> dict[str, Any]:
+    return {"boat": replace(ARGO, **changes), "seeds": (0, 1)}
+
+
+def test_configuration_agrees_with_its_own_json() -> None:
+    assert difference(kept(), asked()) == ""
+
+
+def test_field_gained_since_agrees_at_its_default() -> None:
+    older = kept(None, "crew", "depth", "widths", "reach", "prices")
+    del older["boat"]["drive"]["gears"], older["boat"]["spare"]["area"]
+    assert difference(older, asked()) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"crew": 2}, "boat.crew (1 there by default, 2 asked for)"),
+        ({"widths": (1,)}, "boat.widths ([1, 2] there by default, [1] asked for)"),
+        ({"depth": 2.5}, "boat.depth (None there by default, 2.5 asked for)"),
+        (
+            {"drive": Motor(power=50.0, gears=4)},
+            "boat.drive.gears (3 there by default, 4 asked for)",
+        ),
+    ],
+)
+def test_field_gained_since_that_is_no_default_is_named_with_both_values(
+    changes: dict[str, Any], sentence: str
+) -> None:
+    older = kept(None, "crew", "widths", "depth")
+    del older["boat"]["drive"]["gears"]
+    assert difference(older, asked(**changes)) == sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"crew": 2}, "boat.crew (1 there, 2 asked for)"),
+        ({"drive": Motor(power=51.0)}, "boat.drive.power (50.0 there, 51.0 asked for)"),
+        ({"drive": Sail(power=50.0)}, "boat.drive (Motor there, Sail asked for)"),
+        ({"spare": None}, "boat.spare (Sail there, None asked for)"),
+        ({"widths": (1, 2, 3)}, "boat.widths ([1, 2] there, [1, 2, 3] asked for)"),
+        ({"widths": (1, 3)}, "boat.widths.1 (2 there, 3 asked for)"),
+        ({"prices": {"oar": 2.0}}, "boat.prices.oar (None there, 2.0 asked for)"),
+    ],
+)
+def test_first_difference_is_named_with_both_values(changes: dict[str, Any], sentence: str) -> None:
+    assert difference(kept(), asked(**changes)) == sentence
+
+
+def test_field_lost_since_is_a_difference_whatever_its_value() -> None:
+    sentence = "boat.drive.fuel ('diesel' there, and this version has no such field)"
+    assert difference(kept({"fuel": "diesel"}), asked()) == sentence
+
+
+def test_what_a_mapping_lacks_is_none() -> None:
+    assert difference(kept() | {"preset": None}, asked()) == ""
+    assert difference(kept(), asked() | {"preset": "v2"}) == "preset (None there, 'v2' asked for)"

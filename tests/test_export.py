@@ -350,7 +350,7 @@ def test_run_without_evaluations_asks_for_a_seed(run: Path) -> None:
 
 def test_ladder_is_found_by_its_domain_however_written() -> None:
     name = "halfcheetah-friction=0.10-backward"
-    assert str(choice.choose(name).place) == "halfcheetah-friction=0.1-backward"
+    assert str(choice.choose(name).place) == "exports/halfcheetah-friction=0.1-backward"
 
 
 # -- the command ---------------------------------------------------------------------------------
@@ -370,15 +370,16 @@ def test_command_writes_each_format_beside_the_weights(run: Path) -> None:
         assert "layers.2.bias" in set(file.keys())
 
 
-def test_command_exports_a_shipped_policy_here(
+def test_command_exports_a_shipped_policy_into_a_folder_of_exports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     made = call("export", "halfcheetah-backward")
     assert made.exit_code == 0, made.output
     assert "The expert of halfcheetah-backward.safetensors" in made.output
-    facts = facts_of_onnx((tmp_path / "halfcheetah-backward.onnx").read_bytes())
+    facts = facts_of_onnx((tmp_path / "exports" / "halfcheetah-backward.onnx").read_bytes())
     assert facts["target"] == "halfcheetah-backward"
+    assert {path.name for path in tmp_path.iterdir()} <= {"data", "exports"}
 
 
 def test_export_is_replaced_only_by_force(run: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import shutil
 import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from mabe_transfer import collect as collecting
 from mabe_transfer import domains, matrix, outcome, published, runs, scoreboard
 from mabe_transfer.algorithms import BC, BRAC_V, BREMEN, MOREL, SAC
 from mabe_transfer.behaviour import RandomPolicy
-from mabe_transfer.errors import UserError
+from mabe_transfer.errors import Interrupted, UserError
 from mabe_transfer.learner import Learner
 from mabe_transfer.matrix import Cell, Matrix
 from mabe_transfer.outcome import Outcome, Record
@@ -194,6 +195,25 @@ def test_complete_cells_are_skipped(
     assert matrix.run(small(stores), out, CPU) == found
 
 
+def test_cells_of_an_earlier_version_are_not_trained_again(
+    stores: dict[str, str],
+    whole: tuple[Path, Outcome],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for number, record in enumerate(whole[1].records):
+        stem, key = record.folder.rsplit("-", 1)
+        folder = shutil.copytree(
+            whole[0] / record.folder, tmp_path / f"{stem}-{number:0{len(key)}}"
+        )
+        config = runs.read_json(folder / "config.json")
+        del config["row"]["policy"]["critics_first"]  # which changes the hash of the whole
+        runs.write_json(folder / "config.json", config)
+    monkeypatch.setattr(Learner, "step", refuse)
+    found = matrix.run(small(stores), tmp_path, CPU)
+    assert [record.returns for record in found.records] == [r.returns for r in whole[1].records]
+
+
 class Killed(BaseException):
     """The power is gone: nothing is caught and nothing is said."""
 
@@ -219,7 +239,7 @@ def test_interrupted_matrix_ends_like_an_uninterrupted_one(
     complete: int,
 ) -> None:
     at_step(step, how, monkeypatch)
-    with pytest.raises(Killed if how is kill else runs.Interrupted):
+    with pytest.raises(Killed if how is kill else Interrupted):
         matrix.run(small(stores), tmp_path, CPU)
     kept = tmp_path / "records.json"
     assert (len(outcome.read(kept).records) if kept.is_file() else 0) == complete
@@ -235,7 +255,7 @@ def test_interruption_says_what_is_done_and_where_it_goes_on(
 ) -> None:
     at_step(9, ask, monkeypatch)
     with pytest.raises(
-        runs.Interrupted,
+        Interrupted,
         match=r"^Stopped at 2 of 3, brac-v on hopper-d4rl: 1 done\. The same command skips those "
         r"and goes on\. Stopped after 3 updates",
     ):
@@ -253,7 +273,7 @@ def test_ctrl_c_while_a_part_is_fitted_stops_as_politely(
     with monkeypatch.context() as patch:
         patch.setattr(BehaviourPrior, "fitting", asked)
         with pytest.raises(
-            runs.Interrupted, match=r"^Stopped at 1 of 1, brac-v on halfcheetah-d4rl: 0 "
+            Interrupted, match=r"^Stopped at 1 of 1, brac-v on halfcheetah-d4rl: 0 "
         ):
             matrix.run(one, tmp_path, CPU)
     assert not matrix.run(one, tmp_path, CPU).failed

@@ -12,10 +12,9 @@ import pytest
 import torch
 
 from mabe_transfer import domains
-from mabe_transfer.errors import UserError
+from mabe_transfer.errors import Interrupted, UserError
 from mabe_transfer.online import OnlineConfig, OnlineSac
 from mabe_transfer.parts.sac import Sac, SacLearner
-from mabe_transfer.runs import Interrupted
 
 if TYPE_CHECKING:
     from pathlib import Path

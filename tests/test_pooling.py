@@ -160,7 +160,7 @@ def test_pool_is_found_again_and_never_taken_for_another(stores: tuple[str, str]
     made = open_dataset("pool").store.attributes["created"]
     pool(request(stores))
     assert open_dataset("pool").store.attributes["created"] == made
-    with pytest.raises(UserError, match="pool of other data or settings"):
+    with pytest.raises(UserError, match=r"is a pool with another "):
         pool(replace(request(stores, TINY), out="pool"))
 
 

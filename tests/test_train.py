@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -15,7 +17,7 @@ import pytest
 import torch
 
 from mabe_transfer import collect as collecting
-from mabe_transfer import domains, evaluate, policies, runs, weights
+from mabe_transfer import domains, evaluate, fitting, policies, runs, weights
 from mabe_transfer.algorithms import (
     BC,
     BRAC_V,
@@ -33,7 +35,7 @@ from mabe_transfer.baseline import Baseline
 from mabe_transfer.batched import Simulation
 from mabe_transfer.behaviour import RandomPolicy
 from mabe_transfer.cli.training import lengths
-from mabe_transfer.errors import UserError
+from mabe_transfer.errors import Interrupted, UserError
 from mabe_transfer.learner import Learner
 from mabe_transfer.networks import Sizes
 from mabe_transfer.parts.dynamics import Ensemble, EnsembleFit, EnsembleModel
@@ -49,6 +51,7 @@ from mabe_transfer.transitions import relabel
 from mabe_transfer.values import InSample
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from mabe_transfer.composition import Algorithm
@@ -138,6 +141,22 @@ def trainer(stores: dict[str, str], row: Algorithm, folder: Path, **changes: Any
 
 def train(stores: dict[str, str], row: Algorithm, folder: Path, **changes: Any) -> Result:
     return trainer(stores, row, folder, **changes).run()
+
+
+@pytest.fixture(scope="module")
+def finished(
+    stores: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Algorithm], Result]:
+    """Trains a row once for all tests, to the end and without a stop; nobody changes its folder."""
+    root = tmp_path_factory.mktemp("finished")
+
+    @cache
+    def run(row: Algorithm) -> Result:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MABE_TRANSFER_DATA", str(root / "data"))
+            return train(stores, row, root / row.name)
+
+    return run
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -263,10 +282,10 @@ def test_model_and_critics_see_the_relabelled_rewards(stores: dict[str, str]) ->
 
 @pytest.mark.parametrize("row", TINY_ROWS, ids=lambda r: r.name)
 def test_run_leaves_a_folder_that_says_everything(
-    stores: dict[str, str], row: Algorithm, tmp_path: Path
+    finished: Callable[[Algorithm], Result], row: Algorithm
 ) -> None:
-    folder = tmp_path / "run"
-    result = train(stores, row, folder)
+    result = finished(row)
+    folder = result.folder
     names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     names = {name for name in names if "events.out" not in name}
     expected = {"config.json", "provenance.json", "metrics.jsonl", "evaluations.jsonl"}
@@ -286,9 +305,9 @@ def test_run_leaves_a_folder_that_says_everything(
     assert [update for update, _ in result.history] == [5, 10, 12]
 
 
-def test_evaluation_has_one_return_a_seed(stores: dict[str, str], tmp_path: Path) -> None:
-    result = train(stores, TINY_SAC, tmp_path / "run")
-    rows = lines(tmp_path / "run" / "evaluations.jsonl")
+def test_evaluation_has_one_return_a_seed(finished: Callable[[Algorithm], Result]) -> None:
+    result = finished(TINY_SAC)
+    rows = lines(result.folder / "evaluations.jsonl")
     assert all(len(row["returns"]) == len(row["lengths"]) == 2 for row in rows)
     np.testing.assert_allclose(result.per_seed, np.mean([row["returns"] for row in rows], axis=0))
 
@@ -332,6 +351,45 @@ def test_another_configuration_is_refused_with_the_first_difference(
     assert (folder / "config.json").read_bytes() == before
 
 
+def forget_fields(folder: Path, *names: str) -> None:
+    """Let a run be of an earlier version, whose policies lacked fields."""
+    config = runs.read_json(folder / "config.json")
+    for name in names:
+        del config["row"]["policy"][name]
+    runs.write_json(folder / "config.json", config)
+
+
+def test_run_of_an_earlier_version_is_refused_where_a_new_field_is_no_default(
+    stores: dict[str, str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    trainer(stores, TINY_SAC, folder)
+    forget_fields(folder, "critics_first")
+    row = replace(TINY_SAC, policy=Sac(hidden=(16, 16), critics_first=3))
+    said = r"another row.policy.critics_first \(0 there by default, 3 asked for\); choose another"
+    with pytest.raises(UserError, match=said):
+        trainer(stores, row, folder)
+
+
+def test_run_is_found_under_the_name_that_an_earlier_version_gave_it(tmp_path: Path) -> None:
+    usual, older = tmp_path / "mabe-hopper-0ff1ce", tmp_path / "mabe-hopper-c0ffee"
+    runs.claim(older, {"row": TINY_MABE, "seeds": (0, 4)})
+    config = runs.read_json(older / "config.json")
+    del config["row"]["start_from_prior"], config["row"]["policy"]["critics_first"]
+    assert MABE.start_from_prior
+    runs.write_json(older / "config.json", config)
+    runs.claim(tmp_path / "mabe-hopper-decade", {"row": TINY_MOPO, "seeds": (0, 4)})
+    (tmp_path / "mabe-hopper-facade").mkdir()
+    (tmp_path / "mabe-hopper-facade" / "config.json").write_text("cut sho")
+    (tmp_path / "mabe-hopper-mine").mkdir()
+    asked = {"row": replace(TINY_MABE, start_from_prior=False), "seeds": (0, 4)}
+    assert runs.resumed(usual, asked) == older
+    assert runs.resumed(usual, asked | {"seeds": (0, 5)}) == usual
+    assert runs.resumed(tmp_path / "mopo-hopper-0ff1ce", asked).name == "mopo-hopper-0ff1ce"
+    usual.mkdir()
+    assert runs.resumed(usual, asked) == usual
+
+
 def test_folder_of_something_else_is_refused(stores: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("done")
     with pytest.raises(UserError, match="is not empty and holds no run; choose another --out"):
@@ -370,8 +428,10 @@ def test_prior_with_other_settings_is_fitted_again(
     stores: dict[str, str], tmp_path: Path, data_root: Path, change: dict[str, Any]
 ) -> None:
     row = replace(TINY_MABE, start_from_prior=False)
-    train(stores, row, tmp_path / "one")
-    train(stores, replace(row, prior=Adaptive(**{"fit": FIT, **change})), tmp_path / "two")
+    other = replace(row, prior=Adaptive(**{"fit": FIT, **change}))
+    sizes = Sizes(seeds=(0, 4), observation=11, action=3)
+    for number, one in enumerate((row, other)):
+        fitting.fit(one, found(stores, one), sizes, tmp_path / str(number))
     names = sorted(p.name.split("-")[0] for p in (data_root / "fitted").iterdir())
     assert names == ["dynamics", "prior", "prior"]
 
@@ -409,13 +469,9 @@ def stop_at(update: int, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(stores: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(finished: Callable[[Algorithm], Result]) -> Path:
     """The folder of a run of MABE that was never interrupted."""
-    root = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MABE_TRANSFER_DATA", str(root / "data"))
-        train(stores, TINY_MABE, root / "run")
-    return root / "run"
+    return finished(TINY_MABE).folder
 
 
 @pytest.mark.parametrize(
@@ -430,7 +486,7 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(
     update: int,
 ) -> None:
     stop_at(update, how, monkeypatch)
-    with pytest.raises(RuntimeError if how == "error" else runs.Interrupted):
+    with pytest.raises(RuntimeError if how == "error" else Interrupted):
         train(stores, TINY_MABE, tmp_path / "broken")
     state = runs.read_json(tmp_path / "broken" / "status.json")["state"]
     assert state == ("failed" if how == "error" else "interrupted")
@@ -440,31 +496,54 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(
     assert [update for update, _ in result.history] == [5, 10, 12]
 
 
+def test_run_of_an_earlier_version_goes_on_with_the_parts_that_it_has_learnt_with(
+    stores: dict[str, str],
+    whole: Path,
+    tmp_path: Path,
+    data_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stop_at(7, "error", monkeypatch)
+    with pytest.raises(RuntimeError):
+        train(stores, TINY_MABE, tmp_path / "broken")
+    forget_fields(tmp_path / "broken", "polyak", "discount")
+    shutil.rmtree(data_root / "fitted")  # as if their hashes had changed
+    monkeypatch.setattr(EnsembleModel, "fitting", refuse)
+    monkeypatch.setattr(BehaviourPrior, "fitting", refuse)
+    train(stores, TINY_MABE, tmp_path / "broken")
+    assert_same_run(whole, tmp_path / "broken")
+
+
 @pytest.mark.parametrize("row", [TINY_BREMEN, TINY_MOREL], ids=lambda r: r.name)
 def test_interrupted_on_policy_run_ends_like_an_uninterrupted_one(
-    stores: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: Algorithm
+    stores: dict[str, str],
+    finished: Callable[[Algorithm], Result],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    row: Algorithm,
 ) -> None:
-    train(stores, row, tmp_path / "whole")
+    whole = finished(row).folder
     stop_at(7, "error", monkeypatch)
     with pytest.raises(RuntimeError):
         train(stores, row, tmp_path / "broken")
     train(stores, row, tmp_path / "broken")
-    assert_same_run(tmp_path / "whole", tmp_path / "broken")
+    assert_same_run(whole, tmp_path / "broken")
 
 
-def test_on_policy_run_says_how_its_steps_went(stores: dict[str, str], tmp_path: Path) -> None:
-    train(stores, TINY_BREMEN, tmp_path / "bremen")
-    train(stores, TINY_MOREL, tmp_path / "morel")
+def test_on_policy_run_says_how_its_steps_went(finished: Callable[[Algorithm], Result]) -> None:
     said = {"model_return", "model_length", "kl", "gain", "tries", "stepped", "value_error"}
-    bremen, morel = (lines(tmp_path / run / "metrics.jsonl")[0] for run in ("bremen", "morel"))
+    bremen, morel = (
+        lines(finished(row).folder / "metrics.jsonl")[0] for row in (TINY_BREMEN, TINY_MOREL)
+    )
     assert said <= bremen.keys()
     assert said | {"halted"} <= morel.keys()
     assert all(kl <= 0.05 for kl in bremen["kl"])
 
 
-def test_policies_of_an_on_policy_run_are_read_back(stores: dict[str, str], tmp_path: Path) -> None:
-    train(stores, TINY_MOREL, tmp_path / "run")
-    found = policies.load(tmp_path / "run")
+def test_policies_of_an_on_policy_run_are_read_back(
+    finished: Callable[[Algorithm], Result],
+) -> None:
+    found = policies.load(finished(TINY_MOREL).folder)
     assert found.seeds == (0, 4)
     assert found.act(np.zeros((2, 3, 11))).shape == (2, 3, 3)
 
@@ -481,27 +560,34 @@ def test_interruption_says_where_it_goes_on(
     stores: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop_at(6, "ctrl-c", monkeypatch)
-    with pytest.raises(runs.Interrupted, match="Stopped after 7 updates; the same command resumes"):
+    with pytest.raises(Interrupted, match="Stopped after 7 updates; the same command resumes"):
         train(stores, TINY_SAC, tmp_path / "run")
 
 
 def test_row_cut_short_by_a_kill_is_written_again(
-    stores: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stores: dict[str, str],
+    finished: Callable[[Algorithm], Result],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    train(stores, TINY_SAC, tmp_path / "whole")
+    whole = finished(TINY_SAC).folder
     stop_at(11, "error", monkeypatch)
     with pytest.raises(RuntimeError):
         train(stores, TINY_SAC, tmp_path / "broken")
     with (tmp_path / "broken" / "metrics.jsonl").open("a") as file:
         file.write('{"update": 12, "critic_lo')
     train(stores, TINY_SAC, tmp_path / "broken")
-    assert_same_run(tmp_path / "whole", tmp_path / "broken")
+    assert_same_run(whole, tmp_path / "broken")
 
 
 def test_finished_run_gives_its_result_again_without_training(
-    stores: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stores: dict[str, str],
+    finished: Callable[[Algorithm], Result],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    first = train(stores, TINY_MABE, tmp_path / "run")
+    first = finished(TINY_MABE)
+    shutil.copytree(first.folder, tmp_path / "run")
     monkeypatch.setattr(Learner, "step", refuse)
     again = train(stores, TINY_MABE, tmp_path / "run")
     np.testing.assert_array_equal(first.per_seed, again.per_seed)
@@ -509,21 +595,14 @@ def test_finished_run_gives_its_result_again_without_training(
 
 
 def test_run_of_one_seed_is_that_seed_s_of_a_run_of_two(
-    stores: dict[str, str], tmp_path: Path
+    stores: dict[str, str], finished: Callable[[Algorithm], Result], tmp_path: Path
 ) -> None:
     given = found(stores, TINY_MABE)
-    results = [
-        Trainer(
-            TINY_MABE,
-            given,
-            SHORT,
-            seeds=seeds,
-            device=torch.device("cpu"),
-            folder=tmp_path / str(len(seeds)),
-        ).run()
-        for seeds in ((4,), (0, 4))
-    ]
-    assert float(results[0].per_seed[0]) == pytest.approx(float(results[1].per_seed[1]), rel=1e-3)
+    device = torch.device("cpu")
+    alone = Trainer(TINY_MABE, given, SHORT, seeds=(4,), device=device, folder=tmp_path).run()
+    both = finished(TINY_MABE)
+    assert both.seeds == (0, 4)
+    assert float(alone.per_seed[0]) == pytest.approx(float(both.per_seed[1]), rel=1e-3)
 
 
 # -- fits that are stopped -----------------------------------------------------------------------
@@ -559,7 +638,7 @@ def test_fit_that_is_stopped_ends_like_one_that_was_not(
     message: str,
 ) -> None:
     stop_fit(kind, at, monkeypatch)
-    with pytest.raises(runs.Interrupted, match=message):
+    with pytest.raises(Interrupted, match=message):
         train(stores, TINY_MABE, tmp_path / "broken")
     assert runs.read_json(tmp_path / "broken" / "status.json")["state"] == "interrupted"
     steps: list[int] = []
@@ -633,10 +712,10 @@ def test_diverged_state_is_neither_evaluated_nor_kept(
 
 
 def test_imitation_is_trained_and_evaluated_by_the_schedule_like_any_row(
-    stores: dict[str, str], tmp_path: Path
+    finished: Callable[[Algorithm], Result],
 ) -> None:
-    folder = tmp_path / "run"
-    result = train(stores, TINY_BC, folder)
+    result = finished(TINY_BC)
+    folder = result.folder
     assert [row["update"] for row in lines(folder / "evaluations.jsonl")] == [5, 10, 12]
     metrics = lines(folder / "metrics.jsonl")
     assert [row["update"] for row in metrics] == [4, 8, 12]
@@ -654,19 +733,21 @@ def test_interrupted_imitation_ends_like_an_uninterrupted_one(
     row = replace(TINY_BC, prior=Adaptive(fit=Network(hidden=(16, 16))))
     train(stores, row, tmp_path / "whole")
     stop_at(6, "ctrl-c", monkeypatch)
-    with pytest.raises(runs.Interrupted, match="Stopped after 7 updates"):
+    with pytest.raises(Interrupted, match="Stopped after 7 updates"):
         train(stores, row, tmp_path / "broken")
     train(stores, row, tmp_path / "broken")
     assert_same_run(tmp_path / "whole", tmp_path / "broken")
 
 
-def test_imitation_fits_its_prior_to_d2(stores: dict[str, str], tmp_path: Path) -> None:
-    train(stores, TINY_BC, tmp_path / "two")
+def test_imitation_fits_its_prior_to_d2(
+    stores: dict[str, str], finished: Callable[[Algorithm], Result], tmp_path: Path
+) -> None:
     given = sources(TINY_BC, None, stores["hopper-ice-backward"], None)
     Trainer(
         TINY_BC, given, SHORT, seeds=(0, 4), device=torch.device("cpu"), folder=tmp_path / "one"
     ).run()
-    files = [tmp_path / run / "policy" / "policy.safetensors" for run in ("one", "two")]
+    folders = (tmp_path / "one", finished(TINY_BC).folder)
+    files = [folder / "policy" / "policy.safetensors" for folder in folders]
     one, two = (weights.load(file)[0] for file in files)
     assert all(torch.equal(one[name], two[name]) for name in one)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mabe_transfer import evaluate, references
+from mabe_transfer import evaluate
 from mabe_transfer.acquire import Request, acquire
+from mabe_transfer.cli.envs import reference_sentence
 from mabe_transfer.domains import domain
 from mabe_transfer.errors import UserError
 from mabe_transfer.library import open_dataset
@@ -104,4 +105,4 @@ def test_domain_without_references_says_how_to_measure_them() -> None:
     nameless = domain("hopper-mass=1.25")
     with pytest.raises(UserError, match=r"mabe-transfer envs reference hopper-mass=1\.25"):
         nameless.normalised(0.0)
-    assert "measure with" in references.sentence(nameless)
+    assert "measure with" in reference_sentence(nameless)

@@ -12,12 +12,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mabe_transfer import domains
-from mabe_transfer.bridges import convert, d4rl, minari
+from mabe_transfer.bridges import convert, d4rl, download, export, minari, minari_export
 from mabe_transfer.errors import UserError
 
 if TYPE_CHECKING:
     from mabe_transfer.domains import Domain
     from mabe_transfer.store import Store
+
+__all__ = [
+    "HDF5_SUFFIXES",
+    "SCHEMES",
+    "bring_in",
+    "d4rl",
+    "download",
+    "export",
+    "is_foreign",
+    "minari",
+    "minari_export",
+    "open_foreign",
+]
 
 SCHEMES = (d4rl.SCHEME, minari.SCHEME)
 HDF5_SUFFIXES = (".hdf5", ".h5")

@@ -13,7 +13,6 @@ import numpy as np
 
 from mabe_transfer.bridges.minari import FAILURES, OWN, VARIABLE, folder, library, line, root
 from mabe_transfer.bridges.own import to_text
-from mabe_transfer.envs import ANY_DOMAIN
 from mabe_transfer.errors import UserError
 from mabe_transfer.progress import Work
 from mabe_transfer.store import UNKNOWN_SEED
@@ -47,6 +46,8 @@ def to_minari(store: Store, domain: Domain, identity: str) -> Path:
     minari = library()
     from gymnasium import spaces
     from gymnasium.envs.registration import EnvSpec
+
+    from mabe_transfer.envs import ANY_DOMAIN
 
     target = folder(identity)
     if target.exists():

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from mabe_transfer import __version__, doctor
-from mabe_transfer.bridges import d4rl
+from mabe_transfer import __version__
 from mabe_transfer.cli import (
     algorithms,
     behaviour,
@@ -21,12 +20,15 @@ from mabe_transfer.cli import (
     experiment,
     export,
     forecast,
+    late,
     training,
 )
 from mabe_transfer.cli.tables import show
-from mabe_transfer.errors import UserError
+from mabe_transfer.errors import Interrupted, UserError
 from mabe_transfer.progress import console
-from mabe_transfer.runs import Interrupted
+
+with late.imports():
+    from mabe_transfer import bridges, doctor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,15 +84,16 @@ def _version(asked: bool) -> None:
 @contextmanager
 def _searched(folder: Path) -> Iterator[None]:
     """Look for D4RL's files in a folder first, as long as one command runs."""
-    kept = os.environ.get(d4rl.OPTION)
-    os.environ[d4rl.OPTION] = str(folder)
+    option = bridges.d4rl.OPTION
+    kept = os.environ.get(option)
+    os.environ[option] = str(folder)
     try:
         yield
     finally:
         if kept is None:
-            del os.environ[d4rl.OPTION]
+            del os.environ[option]
         else:
-            os.environ[d4rl.OPTION] = kept
+            os.environ[option] = kept
 
 
 @app.command("doctor")

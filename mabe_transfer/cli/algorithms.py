@@ -6,12 +6,15 @@ from typing import Annotated
 
 import typer
 
-from mabe_transfer import comparison, presets, report
-from mabe_transfer.algorithms import algorithm
+from mabe_transfer import presets
+from mabe_transfer.cli import late
 from mabe_transfer.cli.tables import out, show
 from mabe_transfer.config import to_json
 from mabe_transfer.presets import Preset
 from mabe_transfer.progress import notice
+
+with late.imports():
+    from mabe_transfer import algorithms, comparison, report
 
 app = typer.Typer(no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -58,7 +61,7 @@ def presets_(
 @app.command("show")
 def show_(name: Annotated[str, typer.Argument(help="A row of the table.")]) -> None:
     """Show a row with every hyper-parameter, as `--set part.field=value` reaches them."""
-    out.print_json(data=to_json(algorithm(name)))
+    out.print_json(data=to_json(algorithms.algorithm(name)))
 
 
 def _show_preset(preset: Preset, *, as_json: bool) -> None:

@@ -8,15 +8,16 @@ from typing import Annotated
 
 import typer
 
-from mabe_transfer import catalogue, domains
-from mabe_transfer.acquire import SHIPPED_RUNGS, ladder, publish, train_ladders
-from mabe_transfer.behaviour import Ladder, load_ladder
+from mabe_transfer import catalogue
+from mabe_transfer.cli import late
 from mabe_transfer.cli.tables import show
 from mabe_transfer.cli.training import parse_overrides
 from mabe_transfer.config import with_overrides
-from mabe_transfer.online import OnlineConfig
-from mabe_transfer.references import play
-from mabe_transfer.threads import limit_threads
+
+with late.imports():
+    from mabe_transfer import acquire, domains, online, references
+    from mabe_transfer import behaviour as behaviours
+    from mabe_transfer import threads as processor
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -28,22 +29,27 @@ def train(
     run: Annotated[Path, typer.Option(help="Run folder; a matching one resumes.")],
     steps: Annotated[int, typer.Option(min=1000, help="Environment steps a domain.")] = 320_000,
     rungs: Annotated[int, typer.Option(min=2, help="Policies measured along the way.")] = 16,
-    keep: Annotated[int, typer.Option(min=5, help="Most policies in the file.")] = SHIPPED_RUNGS,
+    keep: Annotated[
+        int | None, typer.Option(min=5, help="Most policies in the file; as those that ship.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the first domain; the next adds 1.")] = 0,
     override: Annotated[list[str] | None, typer.Option("--set", help="field=value")] = None,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all.")] = 0,
 ) -> None:
     """Train SAC in several domains as one stack, and keep policies along the way."""
-    limit_threads(threads)
-    config = replace(OnlineConfig(), env_steps=steps, rungs=rungs)
+    processor.limit_threads(threads)
+    kept = keep or acquire.SHIPPED_RUNGS
+    config = replace(online.OnlineConfig(), env_steps=steps, rungs=rungs)
     config = with_overrides(config, parse_overrides(override or []))
     command = (
         f"mabe-transfer behaviour train {' '.join(names)} --steps {steps} --rungs {rungs} "
-        f"--keep {keep} --seed {seed}" + "".join(f" --set {change}" for change in override or [])
+        f"--keep {kept} --seed {seed}" + "".join(f" --set {change}" for change in override or [])
     )
-    ladders = train_ladders([domains.domain(n) for n in names], config, seed=seed, folder=run)
+    ladders = acquire.train_ladders(
+        [domains.domain(n) for n in names], config, seed=seed, folder=run
+    )
     for found in ladders:
-        publish(found, out, command, keep=keep)
+        acquire.publish(found, out, command, keep=kept)
     _print(ladders)
 
 
@@ -51,7 +57,7 @@ def train(
 def list_() -> None:
     """List the behaviour policies that ship, with their measured returns."""
     folder = catalogue.folder("datasets") / "policies"
-    _print([load_ladder(path) for path in sorted(folder.glob("*.safetensors"))])
+    _print([behaviours.load_ladder(path) for path in sorted(folder.glob("*.safetensors"))])
 
 
 @app.command()
@@ -63,9 +69,13 @@ def evaluate(
 ) -> None:
     """Play the expert of a ladder, by its mode, in its own domain or in another one."""
     path = Path(name)
-    found = load_ladder(path) if path.suffix == ".safetensors" else ladder(domains.domain(name))
+    found = (
+        behaviours.load_ladder(path)
+        if path.suffix == ".safetensors"
+        else acquire.ladder(domains.domain(name))
+    )
     where = domains.domain(env) if env else found.domain
-    returns = play(where, found.policy(found.expert), episodes=episodes, seed=seed)
+    returns = references.play(where, found.policy(found.expert), episodes=episodes, seed=seed)
     row = {
         "policy": f"{found.domain.name}, expert",
         "acts in": where.name,
@@ -77,7 +87,7 @@ def evaluate(
     show([row], title=f"{episodes} episodes from seed {seed}")
 
 
-def _print(ladders: list[Ladder]) -> None:
+def _print(ladders: list[behaviours.Ladder]) -> None:
     rows = [
         {
             "domain": found.domain.name,
@@ -91,6 +101,6 @@ def _print(ladders: list[Ladder]) -> None:
     show(rows, title="Behaviour policies: mean return of sampled actions")
 
 
-def _measured(found: Ladder, index: int) -> str:
+def _measured(found: behaviours.Ladder, index: int) -> str:
     rung = found.rungs[index]
     return f"{rung.mean:,.0f} +- {rung.std:,.0f} at {rung.env_steps:,}"

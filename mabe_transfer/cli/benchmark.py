@@ -7,14 +7,17 @@ from typing import Annotated
 
 import typer
 
-from mabe_transfer import benchmark, outcome, published, scoreboard
+from mabe_transfer import published
+from mabe_transfer.cli import late
 from mabe_transfer.cli.tables import show, split
 from mabe_transfer.cli.training import parse_overrides, pick_device
 from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.progress import notice
-from mabe_transfer.scoreboard import Board
-from mabe_transfer.threads import limit_threads
-from mabe_transfer.train import Schedule
+
+with late.imports():
+    from mabe_transfer import benchmark, outcome, scoreboard
+    from mabe_transfer import threads as processor
+    from mabe_transfer import train as learning
 
 app = typer.Typer(no_args_is_help=True)
 Reference = Annotated[
@@ -25,9 +28,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 
 @app.command()
 def d4rl(
-    algos: Annotated[str, typer.Option(help="Rows of `algorithms list`, by commas.")] = ",".join(
-        benchmark.METHODS
-    ),
+    algos: Annotated[
+        str, typer.Option(help="Rows of `algorithms list`, by commas; Table 1's by default.")
+    ] = "",
     datasets: Annotated[
         str, typer.Option(help="By commas, such as hopper-medium; the nine of Table 1 by default.")
     ] = "",
@@ -52,15 +55,17 @@ def d4rl(
     as_json: Json = False,
 ) -> None:
     """Train rows on D4RL's data; repeated, it skips what is complete and resumes the rest."""
-    limit_threads(threads)
+    processor.limit_threads(threads)
     if source not in benchmark.SOURCES:
         raise unknown("--source", source, benchmark.SOURCES)
     plan = benchmark.Plan(
-        algos=split(algos),
+        algos=split(algos) or benchmark.METHODS,
         datasets=split(datasets),
         source=benchmark.SOURCES[source],
         seeds=tuple(range(first_seed, first_seed + seeds)),
-        schedule=Schedule(updates=steps, evaluate_every=benchmark.looks(steps), episodes=episodes),
+        schedule=learning.Schedule(
+            updates=steps, evaluate_every=benchmark.looks(steps), episodes=episodes
+        ),
         overrides=parse_overrides(override or []),
         presets=split(preset),
     )
@@ -88,7 +93,7 @@ def show_(
     _print(scoreboard.board(found, reference=reference, printed=beside), as_json)
 
 
-def _print(board: Board, as_json: bool) -> None:
+def _print(board: scoreboard.Board, as_json: bool) -> None:
     show(board.rows, title=board.title, as_json=as_json)
     for note in board.notes:
         notice(note)

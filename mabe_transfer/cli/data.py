@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 
-from mabe_transfer import bridges, catalogue, domains
-from mabe_transfer.acquire import Request, acquire, of_recipe
-from mabe_transfer.bridges import d4rl
-from mabe_transfer.bridges.download import download as fetch
-from mabe_transfer.bridges.export import to_d4rl
-from mabe_transfer.bridges.minari_export import to_minari
+from mabe_transfer import catalogue
+from mabe_transfer.catalogue import QUALITIES
+from mabe_transfer.cli import late
 from mabe_transfer.cli.tables import out, show
 from mabe_transfer.config import to_json
 from mabe_transfer.errors import UserError, unknown
-from mabe_transfer.library import QUALITIES, data_root, named_stores, open_dataset
-from mabe_transfer.replay import resimulate
-from mabe_transfer.store import Store
-from mabe_transfer.verify import verify as check_store
+
+with late.imports():
+    from mabe_transfer import acquire, bridges, domains, library
+    from mabe_transfer import replay as resimulation
+    from mabe_transfer import verify as verification
+
+if TYPE_CHECKING:
+    from mabe_transfer.store import Store
 
 app = typer.Typer(no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="A dataset's name, path or URL.")]
@@ -42,9 +42,9 @@ def collect(
     if bool(env) == bool(recipe):
         raise UserError("Name either a domain with --env or a recipe with --recipe.")
     if recipe:
-        request = of_recipe(catalogue.recipe(recipe), out=out_)
+        request = acquire.of_recipe(catalogue.recipe(recipe), out=out_)
     else:
-        request = Request(
+        request = acquire.Request(
             domain=domains.domain(env),
             quality=quality,
             transitions=transitions,
@@ -52,7 +52,7 @@ def collect(
             policy=policy,
             out=out_,
         )
-    describe(acquire(request))
+    describe(acquire.acquire(request))
 
 
 def describe(store: Store) -> None:
@@ -66,7 +66,7 @@ def describe(store: Store) -> None:
         "transitions": f"{store.rows:,}",
         "episodes": f"{len(episodes):,} of {length.mean():,.0f} +- {length.std():,.0f} steps",
         "return": f"{returns.mean():,.1f} +- {returns.std():,.1f} "
-        f"({np.min(returns):,.1f} to {np.max(returns):,.1f})",
+        f"({returns.min():,.1f} to {returns.max():,.1f})",
         "notes": "; ".join(attributes["behaviour"].get("notes", [])) or "-",
         "versions": ", ".join(f"{k} {v}" for k, v in attributes["versions"].items()),
         "content hash": attributes["content_hash"],
@@ -86,9 +86,9 @@ def list_(as_json: Json = False) -> None:
             "transitions": found.rows,
             "created": found.created,
         }
-        for found in named_stores()
+        for found in library.named_stores()
     ]
-    show(rows, title=f"Datasets in {data_root()}/", as_json=as_json)
+    show(rows, title=f"Datasets in {library.data_root()}/", as_json=as_json)
 
 
 @app.command()
@@ -102,7 +102,7 @@ def recipes(as_json: Json = False) -> None:
 @app.command()
 def info(name: Name, as_json: Json = False) -> None:
     """Show what a dataset holds and where it is from."""
-    dataset = open_dataset(name)
+    dataset = library.open_dataset(name)
     if as_json:
         out.print_json(data=dataset.store.attributes)
     else:
@@ -116,11 +116,11 @@ def verify(
     sample: Annotated[int, typer.Option(min=1, help="Rows to simulate again.")] = 256,
 ) -> None:
     """Check a dataset: checksums, episodes, finiteness, reward terms, and the physics."""
-    dataset = open_dataset(name)
-    findings = check_store(
+    dataset = library.open_dataset(name)
+    findings = verification.verify(
         dataset.store,
         task_weights=dataset.domain.weights,
-        replay=resimulate(dataset.domain) if replay else None,
+        replay=resimulation.resimulate(dataset.domain) if replay else None,
         sample=sample,
     )
     rows = [
@@ -142,7 +142,7 @@ def import_(
 ) -> None:
     """Bring in data by others, or what `data export` wrote, as a dataset."""
     domain = domains.domain(env) if env else None
-    describe(bridges.bring_in(source, domain, data_root(), name=name, quality=quality))
+    describe(bridges.bring_in(source, domain, library.data_root(), name=name, quality=quality))
 
 
 @app.command()
@@ -152,11 +152,11 @@ def export(
     out_: Annotated[str, typer.Option("--out", help="The file, or Minari's id.")],
 ) -> None:
     """Write a dataset for other libraries; bringing it in again loses nothing."""
-    dataset = open_dataset(name)
+    dataset = library.open_dataset(name)
     if to == "d4rl":
-        written = to_d4rl(dataset.store, Path(out_))
+        written = bridges.export.to_d4rl(dataset.store, Path(out_))
     elif to == "minari":
-        written = to_minari(dataset.store, dataset.domain, out_)
+        written = bridges.minari_export.to_minari(dataset.store, dataset.domain, out_)
     else:
         raise unknown("format", to, ("d4rl", "minari"))
     out.print(f"{name} is in {written}", soft_wrap=True, highlight=False)
@@ -168,7 +168,11 @@ def download(
     mirror: Annotated[list[str] | None, typer.Option(help="Addresses to try first.")] = None,
 ) -> None:
     """Download a file of D4RL, resuming what was interrupted, and check its SHA-256."""
-    if not name.startswith(d4rl.SCHEME):
+    if not name.startswith(bridges.d4rl.SCHEME):
         raise UserError(f"Only D4RL's files are downloaded here, such as d4rl:hopper-medium-v2; "
                         f"{name!r} is none.")  # fmt: skip
-    out.print(f"{name} is in {fetch(name, mirror or [])}", soft_wrap=True, highlight=False)
+    out.print(
+        f"{name} is in {bridges.download.download(name, mirror or [])}",
+        soft_wrap=True,
+        highlight=False,
+    )

@@ -6,10 +6,13 @@ from typing import Annotated
 
 import typer
 
-from mabe_transfer import catalogue, domains, references
-from mabe_transfer.certificate import Certificate, certify
+from mabe_transfer import catalogue
+from mabe_transfer.cli import late
 from mabe_transfer.cli.tables import out, show
 from mabe_transfer.config import to_json
+
+with late.imports():
+    from mabe_transfer import certificate, domains, references
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -52,7 +55,7 @@ def show_(name: Name, as_json: Json = False) -> None:
         "reward": " ".join(f"{weight:+g} {term}" for term, weight in domain.weights.items()),
         "observation": ", ".join(f"{q.name} [{q.unit}]" for q in robot.observation) or "flat",
         "action": ", ".join(f"{q.name} [{q.unit}]" for q in robot.action) or "flat",
-        "reference": references.sentence(domain),
+        "reference": reference_sentence(domain),
     }
     show([{"fact": k, "value": v} for k, v in facts.items()], title=domain.name)
 
@@ -60,12 +63,12 @@ def show_(name: Name, as_json: Json = False) -> None:
 @app.command()
 def check(name: Name, as_json: Json = False) -> None:
     """Certify a domain's physics: only what its shifts declare differs, by what they declare."""
-    certificate = certify(domains.domain(name))
+    found = certificate.certify(domains.domain(name))
     if as_json:
-        out.print_json(data=to_json(certificate))
+        out.print_json(data=to_json(found))
     else:
-        _print(certificate)
-    certificate.require()
+        _print(found)
+    found.require()
 
 
 @app.command()
@@ -78,7 +81,16 @@ def reference(
     typer.echo(references.measure(domains.domain(name), episodes=episodes, seed=seed))
 
 
-def _print(certificate: Certificate) -> None:
+def reference_sentence(domain: domains.Domain) -> str:
+    """A domain's reference returns in one sentence, with how they were measured."""
+    found = domain.reference
+    if found is None:
+        return f"none; measure with: mabe-transfer envs reference {domain.name}"
+    how = f", {found.episodes} episodes, {found.engine}" if found.episodes else ""
+    return f"random {found.random:g}, expert {found.expert:g} ({found.command}{how})"
+
+
+def _print(found: certificate.Certificate) -> None:
     rows = [
         {
             "field": change.field,
@@ -87,7 +99,7 @@ def _print(certificate: Certificate) -> None:
             "factor": "-" if change.factor is None else f"{change.factor:g}",
             "why": "declared" if change.declared else "follows" if change.derived else "UNDECLARED",
         }
-        for change in certificate.changes
+        for change in found.changes
     ]
     rows += [
         {
@@ -97,9 +109,9 @@ def _print(certificate: Certificate) -> None:
             "factor": f"{row.ratio:g}",
             "why": "measured in contact",
         }
-        for row in certificate.frictions
+        for row in found.frictions
     ]
-    show(rows, title=f"Physics of {certificate.domain}")
+    show(rows, title=f"Physics of {found.domain}")
 
 
 def _brief(values: tuple[float, ...]) -> str:

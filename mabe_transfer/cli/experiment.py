@@ -7,17 +7,18 @@ from typing import Annotated
 
 import typer
 
-from mabe_transfer import ablations, figure6, grid
-from mabe_transfer import demo as main_job
-from mabe_transfer import scale as scales
-from mabe_transfer.benchmark import Made
+from mabe_transfer.cli import late
 from mabe_transfer.cli.tables import show, split
 from mabe_transfer.cli.training import parse_overrides, pick_device
 from mabe_transfer.errors import UserError
-from mabe_transfer.forecast import Effort
-from mabe_transfer.outcome import Outcome
 from mabe_transfer.progress import notice
-from mabe_transfer.threads import limit_threads
+
+with late.imports():
+    from mabe_transfer import ablations, benchmark, figure6, grid, outcome
+    from mabe_transfer import demo as main_job
+    from mabe_transfer import forecast as foretelling
+    from mabe_transfer import scale as scales
+    from mabe_transfer import threads as processor
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -34,7 +35,7 @@ def demo(
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all.")] = 0,
 ) -> None:
     """Carry backward running from ice to normal ground, beside the arms it must beat."""
-    limit_threads(threads)
+    processor.limit_threads(threads)
     made = main_job.run(out, seeds=seeds, scale=main_job.SMOKE if smoke else main_job.FULL)
     show(made.rows, title="halfcheetah-backward: forward data on normal ground + backward on ice")
     for name, path in made.files.items():
@@ -54,7 +55,7 @@ Datasets = Annotated[str, typer.Option(help="By commas, such as hopper-medium; a
 
 @app.command("figure6")
 def figure6_(
-    robots: Annotated[str, typer.Option(help="By commas.")] = ",".join(figure6.ROBOTS),
+    robots: Annotated[str, typer.Option(help="By commas; all if none.")] = "",
     seeds: Seeds = 3,
     scale: Scale = "full",
     out: Annotated[Path, typer.Option(help="Folder of numbers, table and picture.")] = Path(
@@ -66,10 +67,10 @@ def figure6_(
     threads: Threads = 0,
 ) -> None:
     """Carry backward running from ice to normal ground: the paper's arms, and more."""
-    limit_threads(threads)
+    processor.limit_threads(threads)
     chosen = scales.scale(scale, _overrides(override))
     made = figure6.run(
-        split(robots),
+        split(robots) or figure6.ROBOTS,
         chosen,
         seeds=seeds,
         out=runs,
@@ -92,7 +93,7 @@ def figure3_(
     threads: Threads = 0,
 ) -> None:
     """MABE without its prior, RL and uncertainty, on the D4RL datasets of this project."""
-    limit_threads(threads)
+    processor.limit_threads(threads)
     job = _job(datasets, seeds, scale, out, runs, override, device)
     _print(ablations.figure3(job), "Figure 3: what each part is worth")
 
@@ -109,7 +110,7 @@ def figure4_(
     threads: Threads = 0,
 ) -> None:
     """MABE's adaptive prior against a flat one, learning curves."""
-    limit_threads(threads)
+    processor.limit_threads(threads)
     job = _job(datasets, seeds, scale, out, runs, override, device)
     _print(ablations.figure4(job), "Figure 4: adaptive against flat prior")
 
@@ -126,7 +127,7 @@ def table1_(
     threads: Threads = 0,
 ) -> None:
     """The paper's Table 1 on the D4RL datasets of this project, as `benchmark d4rl` has it."""
-    limit_threads(threads)
+    processor.limit_threads(threads)
     job = _job(datasets, seeds, scale, out, runs, override, device)
     _print(ablations.table1(job), "Table 1")
 
@@ -135,7 +136,7 @@ def table1_(
 def matrix_(
     robot: Annotated[str, typer.Option(help="Which one.")] = "halfcheetah",
     shifts: Annotated[str, typer.Option(help="By commas; all if none.")] = "",
-    tasks: Annotated[str, typer.Option(help="By commas.")] = ",".join(grid.TASKS),
+    tasks: Annotated[str, typer.Option(help="By commas; all if none.")] = "",
     seeds: Seeds = 3,
     scale: Scale = "full",
     forecasts: Annotated[bool, typer.Option(help="Foretell each field as well.")] = True,
@@ -148,15 +149,15 @@ def matrix_(
     threads: Threads = 0,
 ) -> None:
     """Where carrying a behaviour helps and where it hurts: physics shifts by tasks."""
-    limit_threads(threads)
+    processor.limit_threads(threads)
     chosen = scales.scale(scale, _overrides(override))
     job = grid.Job(
         robot=robot,
         scale=chosen,
         seeds=seeds,
         shifts=split(shifts) or grid.SHIFTS,
-        tasks=split(tasks),
-        effort=Effort() if forecasts else None,
+        tasks=split(tasks) or grid.TASKS,
+        effort=foretelling.Effort() if forecasts else None,
         out=runs,
         results=_apart(out / robot, chosen),
         device=pick_device(device),
@@ -190,20 +191,20 @@ def _overrides(given: list[str] | None) -> scales.Overrides:
     return tuple(parse_overrides(given or []).items())
 
 
-def _print(made: Made, title: str) -> None:
+def _print(made: benchmark.Made, title: str) -> None:
     show(made.board.rows, title=title)
     for note in made.board.notes:
         notice(note)
     _end(made.files, made.outcome)
 
 
-def _end(files: dict[str, Path], outcome: Outcome) -> None:
+def _end(files: dict[str, Path], cells: outcome.Outcome) -> None:
     """Say where the results are, and whether cells failed."""
     for name, path in files.items():
         notice(f"{name}: {path}")
-    if outcome.failed:
+    if cells.failed:
         raise UserError(
-            f"{len(outcome.failed)} of {len(outcome.records)} runs failed, as the table says; the "
+            f"{len(cells.failed)} of {len(cells.records)} runs failed, as the table says; the "
             "same command tries them again."
         )
 

@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
-from mabe_transfer import export as exporting
-from mabe_transfer.choice import choose
+from mabe_transfer.cli import late
 from mabe_transfer.progress import notice
+
+with late.imports():
+    from mabe_transfer import choice
+    from mabe_transfer import export as exporting
 
 
 def export(
@@ -23,13 +26,14 @@ def export(
         int | None, typer.Option(min=0, help="Of a run; the best by its last evaluations.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The file; policy/policy.* in the run by default.")
+        Path | None,
+        typer.Option(help="The file; by default in the run, policy/policy.*, or in exports/."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
 ) -> None:
     """Write one policy, by its mode, as a file for other programs."""
     file_format = exporting.format_named(kind)
-    chosen = choose(run, seed)
+    chosen = choice.choose(run, seed)
     notice(chosen.reason)
     path = out or chosen.place.with_name(chosen.place.name + file_format.ending)
     exporting.write(chosen.policy, file_format, path, force=force)

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
-from mabe_transfer import forecast as foretelling
+from mabe_transfer.cli import late
 from mabe_transfer.cli.tables import show
 from mabe_transfer.config import to_json
-from mabe_transfer.forecast import Forecast
-from mabe_transfer.threads import limit_threads
+
+with late.imports():
+    from mabe_transfer import forecast as foretelling
+    from mabe_transfer import threads as processor
 
 
 def forecast(
@@ -22,7 +24,7 @@ def forecast(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Say what D1's model knows of D2's behaviour, and what to expect of MABE."""
-    limit_threads(threads)
+    processor.limit_threads(threads)
     found = foretelling.forecast(dynamics, prior, env or None)
     if as_json:
         typer.echo(json.dumps(to_json(found), indent=1))
@@ -32,7 +34,7 @@ def forecast(
         typer.echo(sentence)
 
 
-def _rows(found: Forecast) -> list[dict[str, object]]:
+def _rows(found: foretelling.Forecast) -> list[dict[str, object]]:
     """What was measured, a line each."""
     rows: list[dict[str, object]] = [
         {"measured": "states covered by D1, share", "on D2": found.coverage.states},

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
-import torch
 import typer
 
-from mabe_transfer import domains, policies, presets, video
-from mabe_transfer import evaluate as evaluation
-from mabe_transfer.algorithms import algorithm
+from mabe_transfer import presets
+from mabe_transfer.cli import late
 from mabe_transfer.cli.tables import show
-from mabe_transfer.composition import Algorithm
 from mabe_transfer.config import fingerprint, with_overrides
 from mabe_transfer.errors import UserError
 from mabe_transfer.progress import notice
-from mabe_transfer.threads import limit_threads
-from mabe_transfer.train import Result, Schedule, Trainer
-from mabe_transfer.transfer import sources
+
+with late.imports():
+    from mabe_transfer import algorithms, composition, domains, policies, runs, transfer, video
+    from mabe_transfer import evaluate as evaluation
+    from mabe_transfer import threads as processor
+    from mabe_transfer import train as learning
+
+if TYPE_CHECKING:
+    import torch
 
 Run = Annotated[Path, typer.Argument(help="A run's folder.")]
 
@@ -48,15 +50,15 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Run folder; a matching one resumes.")] = None,
 ) -> None:
     """Train a policy from D1's dynamics and D2's behaviour, and evaluate it in the target."""
-    limit_threads(threads)
+    processor.limit_threads(threads)
     given = parse_overrides(override or [])
     chosen = presets.choose(preset, dynamics or prior) if preset else None
-    row = algorithm(algo or (chosen.preset.row if chosen else "mabe"))
+    row = algorithms.algorithm(algo or (chosen.preset.row if chosen else "mabe"))
     if chosen is not None:
         chosen.check(row.name, row)
         given = chosen.overrides | given
     row = with_overrides(row, given)
-    found = sources(row, dynamics or None, prior or None, target or None)
+    found = transfer.sources(row, dynamics or None, prior or None, target or None)
     for line in found.describe():
         notice(line)
     if chosen is not None:
@@ -65,29 +67,31 @@ def train(
     schedule = lengths(row, steps, evaluate_every)
     marks = [chosen.name] if chosen else []
     identity = fingerprint([row, schedule, numbers, dynamics, prior, *marks])[:6]
-    name = f"{row.name}-{found.target.name}-{identity}"
-    folder = out or Path("runs") / name
-    trainer = Trainer(
+    usual = Path("runs") / f"{row.name}-{found.target.name}-{identity}"
+    where = pick_device(device)
+    of_preset = chosen.name if chosen else ""
+    config = learning.identity(row, found, schedule, seeds=numbers, device=where, preset=of_preset)
+    trainer = learning.Trainer(
         row,
         found,
         schedule,
         seeds=numbers,
-        device=pick_device(device),
-        folder=folder,
-        preset=chosen.name if chosen else "",
+        device=where,
+        folder=out or runs.resumed(usual, config),
+        preset=of_preset,
     )
     report(trainer.run())
 
 
-def lengths(row: Algorithm, steps: int, evaluate_every: int) -> Schedule:
+def lengths(row: composition.Algorithm, steps: int, evaluate_every: int) -> learning.Schedule:
     """The row's usual schedule, but for what is given: 0 is not."""
-    usual = Schedule.of(row)
+    usual = learning.Schedule.of(row)
     updates = steps or usual.updates
     every = min(evaluate_every or usual.evaluate_every, updates)
     return replace(usual, updates=updates, evaluate_every=every)
 
 
-def report(result: Result) -> None:
+def report(result: learning.Result) -> None:
     """Print what a run came to."""
     rows = [
         {"seed": seed, "return": float(value)}
@@ -119,13 +123,15 @@ def evaluate(
         for number, row, length in zip(found.seeds, returns, lengths, strict=True)
     ]
     show(rows, title=f"{run} in {domain.name}, {episodes} episodes a seed")
-    summary = evaluation.summary(np.asarray(returns).mean(1), domain)
+    summary = evaluation.summary(returns.mean(1), domain)
     notice("Over seeds: " + ", ".join(f"{name} {value:,.1f}" for name, value in summary.items()))
 
 
 def render(
     run: Run,
-    out: Annotated[Path, typer.Option(help="The video to write, .mp4.")] = Path("video.mp4"),
+    out: Annotated[
+        Path | None, typer.Option(help="The video to write, .mp4; by default in the run.")
+    ] = None,
     env: Annotated[str, typer.Option(help="Domain; the run's own target by default.")] = "",
     seed: Annotated[int, typer.Option(min=0, help="Which of the run's policies, by seed.")] = 0,
     steps: Annotated[int, typer.Option(min=1, help="Control steps to film.")] = 400,
@@ -133,8 +139,9 @@ def render(
     """Film a run's policy."""
     found = policies.load(run)
     domain = domains.domain(env) if env else found.target
-    total = video.film(found.act_one(seed), domain, out, steps=steps, seed=seed)
-    notice(f"{out}: {steps} steps in {domain.name}, return {total:,.1f}.")
+    path = out or run / f"video-{domain.name}-seed-{seed}.mp4"
+    total = video.film(found.act_one(seed), domain, path, steps=steps, seed=seed)
+    notice(f"{path}: {steps} steps in {domain.name}, return {total:,.1f}.")
 
 
 def parse_overrides(given: list[str]) -> dict[str, str]:
@@ -151,6 +158,8 @@ def parse_overrides(given: list[str]) -> dict[str, str]:
 
 def pick_device(name: str) -> torch.device:
     """Resolve `auto`, and refuse a device that is not there."""
+    import torch  # seconds, which only the commands that compute should take
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
