@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from mabe_transfer import benchmark, catalogue, report, runs, statistics
-from mabe_transfer.algorithms import algorithm
-from mabe_transfer.benchmark import METHODS, Made, Named, Ours, Plan
-from mabe_transfer.config import has_field, to_json
+from mabe_transfer.algorithms import ROWS
+from mabe_transfer.benchmark import METHODS, TABLE_1, Made, Named, Ours, Plan, as_tabled
+from mabe_transfer.config import to_json
 from mabe_transfer.domains import domain
 from mabe_transfer.evaluate import LAST
-from mabe_transfer.scale import FULL, SMOKE, Scale
+from mabe_transfer.scale import CPU, FULL, SMOKE, Scale
 from mabe_transfer.scoreboard import Scores
 from mabe_transfer.train import result
 
@@ -35,7 +35,10 @@ CLAIMS = {"mabe-no-prior": -41.0, "mabe-no-rl": -48.0, "mabe": -9.0}
 LACKS = {"mabe-no-prior": "prior", "mabe-no-rl": "RL", "mabe": "uncertainty"}
 FIGURE_3 = (WHOLE, *CLAIMS)
 FIGURE_4 = ("mabe", "mabe-flat-prior")
+EVERY_ROW = tuple(row.name for row in ROWS)
+EVERY_ROW_ON = tuple(task for task in TABLE_1 if not task.startswith("walker2d"))
 SCALES = {
+    "cpu": CPU,
     "full": replace(FULL, updates=100_000, episodes=10, first_seed=0, overrides=()),
     "smoke": replace(SMOKE, forward=replace(SMOKE.forward, transitions=1_000)),
 }
@@ -96,6 +99,11 @@ class Job:
 def table1(job: Job) -> Made:
     """The methods of the paper's Table 1; see `benchmark.run`."""
     return _run(job, METHODS, "")
+
+
+def rows(job: Job) -> Made:
+    """Every algorithm of the table, on half cheetah and hopper unless told otherwise."""
+    return _run(replace(job, datasets=job.datasets or EVERY_ROW_ON), EVERY_ROW, "")
 
 
 def figure3(job: Job) -> Made:
@@ -208,28 +216,18 @@ def sway(history: History) -> str:
 
 
 def _run(job: Job, rows: tuple[str, ...], reference: str) -> Made:
-    """The benchmark, small where a scale is."""
-    small = bool(job.scale.suffix)
+    """The benchmark, as a scale has it; the full one leaves rows as the table has them."""
+    whole = job.scale.name == FULL.name
     plan = Plan(
         algos=rows,
         datasets=job.datasets,
-        source=Sample(job.scale) if small else Ours(),
+        source=Sample(job.scale) if job.scale.name == SMOKE.name else Ours(),
         seeds=job.scale.seeds(job.seeds),
         schedule=job.scale.plan,
-        overrides=_reaching(job.scale, rows) if small else dict(job.scale.overrides),
+        overrides=dict(job.scale.overrides) if whole else {},
+        settings=as_tabled if whole else job.scale.settings,
     )
     return benchmark.run(plan, job.out, job.results, job.device, reference=reference)
-
-
-def _reaching(scale: Scale, rows: tuple[str, ...]) -> dict[str, str]:
-    """The settings of a scale that reach one of the rows; what the user sets must reach one."""
-    found = [algorithm(name) for name in rows]
-    shared = {
-        path: text
-        for path, text in scale.shared().items()
-        if any(has_field(row, path) for row in found)
-    }
-    return shared | dict(scale.overrides)
 
 
 def _complete(outcome: Outcome, rows: tuple[str, ...]) -> list[str]:

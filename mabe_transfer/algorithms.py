@@ -244,55 +244,51 @@ prior is worth; half of the rollouts start from its states, since from D1's alon
 sees the wanted behaviour; Eq. 5 has its normaliser (results/transfer/record.md). `mabe-paper` has
 none of these. The target divergence, which the paper does not give, was chosen on half cheetah."""
 
-# The last rows are the paper's ablations: Figure 3 (prior, RL, uncertainty), 4 (flat), 6 (iii).
-ALGORITHMS: dict[str, Algorithm] = {
-    row.name: row
-    for row in (
-        BC,
-        AWR,
-        IQL,
-        ABM,
-        TD3_BC,
-        REBRAC,
-        SAC,
-        BRAC_V,
-        BRAC_P,
-        CQL,
-        EDAC,
-        replace(EDAC, name="sac-n", critic=None),
-        BREMEN,
-        MOREL,
-        MOPO,
-        COMBO,
-        MOBILE,
+ROWS = (
+    BC,
+    AWR,
+    IQL,
+    ABM,
+    TD3_BC,
+    REBRAC,
+    SAC,
+    BRAC_V,
+    BRAC_P,
+    CQL,
+    EDAC,
+    replace(EDAC, name="sac-n", critic=None),
+    BREMEN,
+    MOREL,
+    MOPO,
+    COMBO,
+    MOBILE,
+    MABE,
+)
+"""The algorithms themselves."""
+ABLATIONS = (
+    replace(
         MABE,
-        replace(
-            MABE,
-            name="mabe-paper",
-            policy=Sac(),
-            prior=Adaptive(weighting=weighting.NormalisedQ()),
-            rollouts=Rollouts(),
-            start_from_prior=False,
-        ),
-        replace(MABE, name="mabe-uncertainty", uncertainty=StdPenalty()),
-        replace(MABE, name="mabe-advantage", prior=Adaptive(weighting=weighting.Advantage())),
-        replace(MABE, name="mabe-flat-prior", prior=Unweighted()),
-        Algorithm(
-            name="mabe-no-rl",
-            paper=MABE.paper,
-            policy=Imitation(),
-            prior=replace(ADAPTIVE, fit=Network()),
-        ),
-        replace(MOPO, name="mabe-no-prior"),
-        replace(
-            MOPO,
-            name="mopo-from-prior",
-            policy=MABE.policy,
-            prior=ADAPTIVE,
-            start_from_prior=True,
-        ),
-    )
-}
+        name="mabe-paper",
+        policy=Sac(),
+        prior=Adaptive(weighting=weighting.NormalisedQ()),
+        rollouts=Rollouts(),
+        start_from_prior=False,
+    ),
+    replace(MABE, name="mabe-uncertainty", uncertainty=StdPenalty()),
+    replace(MABE, name="mabe-advantage", prior=Adaptive(weighting=weighting.Advantage())),
+    replace(MABE, name="mabe-flat-prior", prior=Unweighted()),
+    replace(BC, name="mabe-no-rl", paper=MABE.paper, prior=replace(ADAPTIVE, fit=Network())),
+    replace(MOPO, name="mabe-no-prior"),
+    replace(
+        MOPO,
+        name="mopo-from-prior",
+        policy=MABE.policy,
+        prior=ADAPTIVE,
+        start_from_prior=True,
+    ),
+)
+"""MABE's variants, and the paper's: Figure 3 (prior, RL, uncertainty), 4 (flat prior), 6 (iii)."""
+ALGORITHMS: dict[str, Algorithm] = {row.name: row for row in (*ROWS, *ABLATIONS)}
 
 
 def algorithm(name: str) -> Algorithm:

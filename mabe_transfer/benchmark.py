@@ -7,7 +7,7 @@ reference returns. Versions of the data are never mixed in one table.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,6 +103,16 @@ SOURCES: dict[str, Source] = {"ours": Ours(), "files": Files()}
 PRINTED = {"ours": "mabe-table-1", "v0": "mabe-table-1", "v2": "field-v2"}
 
 
+Settings = Callable[["Algorithm"], tuple[tuple[str, str], ...]]
+"""`part.field` and value for each that is set in a row."""
+
+
+def as_tabled(row: Algorithm) -> tuple[tuple[str, str], ...]:
+    """Set nothing."""
+    del row
+    return ()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """What to run.
@@ -114,6 +124,7 @@ class Plan:
         seeds: Of every cell.
         schedule: Of every cell.
         overrides: `part.field` to value, for the rows that have such a field.
+        settings: What else is set in a row; presets and overrides win over it.
         presets: Published settings, for the rows that they are of: names, or a release of D4RL for
             all that were found on it. Overrides win over them.
     """
@@ -124,6 +135,7 @@ class Plan:
     seeds: tuple[int, ...]
     schedule: Schedule
     overrides: Mapping[str, str]
+    settings: Settings = as_tabled
     presets: tuple[str, ...] = ()
 
 
@@ -260,7 +272,7 @@ def cells(plan: Plan, datasets: list[Named]) -> tuple[Cell, ...]:
             nearest = next((row for row in rows if getattr(row, part, None) is not None), rows[0])
             with_overrides(nearest, {path: text})  # says what is wrong with it
     found = tuple(
-        _cell(row, dataset, plan.overrides, published_for.get(row.name))
+        _cell(row, dataset, plan, published_for.get(row.name))
         for dataset in datasets
         for row in rows
     )
@@ -269,14 +281,14 @@ def cells(plan: Plan, datasets: list[Named]) -> tuple[Cell, ...]:
     return found
 
 
-def _cell(row: Algorithm, dataset: Named, given: Mapping[str, str], preset: Preset | None) -> Cell:
-    """A row on a dataset, with a preset's settings and the overrides of parts that it has."""
-    overrides = {path: text for path, text in given.items() if has_field(row, path)}
-    chosen = None
+def _cell(row: Algorithm, dataset: Named, plan: Plan, preset: Preset | None) -> Cell:
+    """A row on a dataset, with what the plan sets in it and the overrides of parts that it has."""
+    overrides, chosen = dict(plan.settings(row)), None
     if preset is not None:
         chosen = presets.Chosen(preset, dataset.task if preset.datasets else "")
         chosen.check(row.name, row)
-        overrides = chosen.overrides | overrides
+        overrides |= chosen.overrides
+    overrides |= {path: text for path, text in plan.overrides.items() if has_field(row, path)}
     return Cell(
         label=row.name,
         task=dataset.task,

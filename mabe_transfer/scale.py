@@ -18,6 +18,7 @@ from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.library import location
 from mabe_transfer.parts.correction import Correction
 from mabe_transfer.parts.prior import Fit, Network
+from mabe_transfer.parts.trajectories import WholeRollouts
 from mabe_transfer.progress import notice
 from mabe_transfer.train import Schedule
 
@@ -151,6 +152,9 @@ class Scale:
         given = self.shared() | {k: str(v) for k, v in own.items() if v is not None}
         if isinstance(row.policy, Imitation):
             given.pop("batch")  # a prior alone learns from the batches by which it is fitted
+        if isinstance(row.rollouts, WholeRollouts):  # whose trajectories are few and long
+            given.pop("rollouts.starts")
+            given.pop("rollouts.horizon", None)
         given |= dict(self.overrides)
         found = tuple((path, text) for path, text in given.items() if has_field(row, path))
         with_overrides(row, dict(found))
@@ -183,6 +187,25 @@ FULL = Scale(
     overrides=SHORT,
 )
 """The main job's settings with twice its updates."""
+CPU = replace(
+    FULL,
+    name="cpu",
+    updates=5_000,
+    prior_updates=5_000,
+    batch=256,
+    epochs=10,
+    horizon=None,
+    prior_start_share=None,
+    first_seed=0,
+    overrides=(
+        *SHORT,
+        ("policy.hidden", "[64,64]"),
+        ("prior.fit.hidden", "[64,64]"),
+        ("dynamics.elites", "3"),
+        ("dynamics.epoch_rows", "100000"),
+    ),
+)
+"""Every row on D4RL's kind of data within hours of two cores: small networks, few updates."""
 SMOKE = Scale(
     name="smoke",
     forward=Gathered(quality="random", transitions=2_000),

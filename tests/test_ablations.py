@@ -10,13 +10,17 @@ import torch
 
 from mabe_transfer import ablations, benchmark
 from mabe_transfer.ablations import CLAIMS, FIGURE_3, FIGURE_4, SCALES, Job, Sample
-from mabe_transfer.algorithms import ALGORITHMS
+from mabe_transfer.algorithms import ALGORITHMS, ROWS
 from mabe_transfer.benchmark import METHODS, Ours, Plan
+from mabe_transfer.config import with_overrides
 from mabe_transfer.outcome import Outcome, Record
+from mabe_transfer.parts.trajectories import WholeRollouts
 from mabe_transfer.train import Schedule
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from mabe_transfer.composition import Algorithm
 
 NARROW = (
     ("policy.hidden", "[8,8]"), ("prior.fit.hidden", "[8,8]"), ("dynamics.hidden", "[8]"),
@@ -148,3 +152,23 @@ def test_smoke_leaves_numbers_table_and_picture(figure: str, tmp_path: Path) -> 
     for suffix in ("json", "md", "png"):
         assert (tmp_path / "results" / f"{figure}.{suffix}").stat().st_size > 100
     assert (tmp_path / "results" / "records.json").is_file()
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_scale_for_two_cores_reaches_every_row(row: Algorithm) -> None:
+    found = with_overrides(row, dict(SCALES["cpu"].settings(row)))
+    part = found.policy if hasattr(found.policy, "hidden") else found.prior.fit  # type: ignore[union-attr]
+    assert part.hidden == (64, 64)
+    if isinstance(row.rollouts, WholeRollouts):  # few and long, not many and short
+        assert found.rollouts == row.rollouts
+
+
+def test_every_row_stands_on_hopper_and_half_cheetah_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[Plan] = []
+    monkeypatch.setattr("mabe_transfer.benchmark.run", lambda plan, *_, **__: plans.append(plan))
+    ablations.rows(job(tmp_path, datasets=()))
+    assert plans[0].algos == tuple(row.name for row in ROWS)
+    assert len(plans[0].datasets) == 6
+    assert not any(name.startswith("walker2d") for name in plans[0].datasets)

@@ -43,6 +43,9 @@ def demo(
 
 
 Scale = Annotated[str, typer.Option(help="`full`, or `smoke`: a minute's worth, to see it work.")]
+D4rlScale = Annotated[
+    str, typer.Option(help="`full`, `cpu` (small networks, 5,000 updates), or `smoke`.")
+]
 Seeds = Annotated[int, typer.Option(min=1, help="Policies of each arm.")]
 Runs = Annotated[Path, typer.Option(help="Folder of the runs.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto.")]
@@ -85,7 +88,7 @@ def figure6_(
 def figure3_(
     datasets: Datasets = "",
     seeds: Seeds = 3,
-    scale: Scale = "full",
+    scale: D4rlScale = "full",
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("results/figure3"),
     runs: Runs = Path("runs/d4rl-ours"),
     override: Set = None,
@@ -102,7 +105,7 @@ def figure3_(
 def figure4_(
     datasets: Datasets = "",
     seeds: Seeds = 3,
-    scale: Scale = "full",
+    scale: D4rlScale = "full",
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("results/figure4"),
     runs: Runs = Path("runs/d4rl-ours"),
     override: Set = None,
@@ -119,7 +122,7 @@ def figure4_(
 def table1_(
     datasets: Datasets = "",
     seeds: Seeds = 3,
-    scale: Scale = "full",
+    scale: D4rlScale = "full",
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("results/table1"),
     runs: Runs = Path("runs/d4rl-ours"),
     override: Set = None,
@@ -130,6 +133,23 @@ def table1_(
     processor.limit_threads(threads)
     job = _job(datasets, seeds, scale, out, runs, override, device)
     _print(ablations.table1(job), "Table 1")
+
+
+@app.command("rows")
+def rows_(
+    datasets: Datasets = "",
+    seeds: Seeds = 3,
+    scale: D4rlScale = "cpu",
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("results/rows"),
+    runs: Runs = Path("runs/d4rl-ours"),
+    override: Set = None,
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Every algorithm of the table on half cheetah's and hopper's D4RL datasets of this project."""
+    processor.limit_threads(threads)
+    job = _job(datasets, seeds, scale, out, runs, override, device)
+    _print(ablations.rows(job), "Every algorithm")
 
 
 @app.command("matrix")
