@@ -3,14 +3,19 @@
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import settings
-
-torch.set_num_threads(1)
 
 # A busy machine must not fail a test, nor one commit's run find what belongs to another.
 settings.register_profile("mabe-transfer", deadline=None, derandomize=True)
 settings.load_profile("mabe-transfer")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Keep torch to one thread; whoever only hands tests out to others does not import it."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
@@ -32,5 +37,8 @@ def shared_data() -> Path:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test marked `gpu` where there is none."""
-    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ def call(*words: str) -> Any:
     return CliRunner().invoke(app, list(words))
 
 
+@cache
 def ours() -> dict[str, dict[str, str]]:
     return {line["row"]: line for line in json.loads(call("algorithms", "list", "--json").stdout)}
 
