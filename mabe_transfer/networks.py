@@ -248,7 +248,8 @@ class Critics(nn.Module):
 
     def reading(self, output: Tensor) -> Tensor:
         """The values [S, C, B] that the perceptrons' output [S C, B, 1] stands for."""
-        return output.view(-1, self.count, output.shape[1])
+        stack, batch, _ = output.shape
+        return output.view(stack // self.count, self.count, batch)
 
     def action_slope(self, run: rectified.Pass, slope: Tensor) -> Tensor:
         """Gradient of a loss of all critics in the action, [S, B, A].
@@ -258,7 +259,8 @@ class Critics(nn.Module):
             slope: Its gradient at the pass's output, [S C, B, 1].
         """
         found = run.to_inputs(slope, self.observation)
-        return found.view(-1, self.count, *found.shape[1:]).sum(1)
+        stack, batch, width = found.shape
+        return found.view(stack // self.count, self.count, batch, width).sum(1)
 
     def _inputs(self, observation: Tensor, action: Tensor) -> Tensor:
         """States and actions for each critic, [S C, B, O + A]."""

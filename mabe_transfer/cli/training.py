@@ -133,14 +133,17 @@ def render(
         Path | None, typer.Option(help="The video to write, .mp4; by default in the run.")
     ] = None,
     env: Annotated[str, typer.Option(help="Domain; the run's own target by default.")] = "",
-    seed: Annotated[int, typer.Option(min=0, help="Which of the run's policies, by seed.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Which of the run's policies, by seed; the first.")
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Control steps to film.")] = 400,
 ) -> None:
     """Film a run's policy."""
     found = policies.load(run)
     domain = domains.domain(env) if env else found.target
-    path = out or run / f"video-{domain.name}-seed-{seed}.mp4"
-    total = video.film(found.act_one(seed), domain, path, steps=steps, seed=seed)
+    chosen = found.seeds[0] if seed is None else seed
+    path = out or run / f"video-{domain.name}-seed-{chosen}.mp4"
+    total = video.film(found.act_one(chosen), domain, path, steps=steps, seed=chosen)
     notice(f"{path}: {steps} steps in {domain.name}, return {total:,.1f}.")
 
 
