@@ -179,7 +179,7 @@ def _without_next(
     after, fallen = landings(found.observations, found.actions, falls, domain)
     keep[falls[fallen]] = True
     if fallen.any():
-        notes.append(f"what follows {fallen.sum():,} falls is simulated from their observations")
+        notes.append(f"falls whose next observation is simulated: {fallen.sum():,}")
     seen = _kept(keep, terminals, flagged | cuts, states, notes)
     return replace(seen, falls=falls[fallen], landings=after[fallen])
 
@@ -195,9 +195,9 @@ def _kept(keep: Flags, terminals: Flags, timeouts: Flags, states: bool, notes: l
     before = np.zeros_like(keep)
     before[:-1] = keep[:-1] & ~ended[:-1] & ~keep[1:]
     if not keep.all():
-        notes.append(f"{(~keep).sum():,} rows are dropped: what follows them is not known")
+        notes.append(f"rows dropped, since what follows is not known: {(~keep).sum():,}")
         if fallen := int((terminals & ~keep).sum()):
-            notes.append(f"{fallen:,} of the dropped rows were terminal, and a critic misses them")
+            notes.append(f"terminal ones among the dropped, which a critic misses: {fallen:,}")
     return Survey(
         keep=keep,
         terminals=terminals,
