@@ -80,9 +80,8 @@ ABM = Algorithm(
 state's value, and MPO improves on it within 0.1 nats (MPO, arXiv 1806.06920).
 
 Differs from print: the prior is fitted before the policy, with the value of the behaviour, where
-the paper fits both together with the value of the policy, and so the policy starts as the prior:
-random weights lie many nats from the 0.1 that it may go; returns are TD(0.95), where the paper
-sums rewards to the end of a snippet; the critics are twins, of which the smaller counts."""
+the paper fits both together with the value of the policy, and so the policy starts as the prior;
+returns are TD(0.95), not sums to a snippet's end; of two critics the smaller counts."""
 TD3_BC = Algorithm(name="td3+bc", paper="2106.06860", policy=Td3())
 """TD3 with behaviour cloning (Fujimoto and Gu 2021, Eq. 3 to 5): alpha 2.5, observations
 standardised.
@@ -204,11 +203,10 @@ BREMEN = Algorithm(
 
 Differs from print: the model is the Gaussian ensemble of the other rows, fitted by likelihood, and
 rollouts follow its means; print fits five deterministic networks of 2 x 1024 by squared error.
-Networks have the widths of the other rows. Print's sizes are `dynamics.members=5
-dynamics.hidden=[1024,1024] policy.hidden=[200,200] prior.fit.hidden=[200,200]
-prior.fit.updates=300000`, with `rollouts.starts=200 policy.delta=0.1` on half cheetah and
-`rollouts.horizon=1000 rollouts.starts=50` elsewhere, and 6,250 steps.
-"""
+Networks have the widths of the other rows, and a step a fifth of the transitions. Print's sizes are
+`dynamics.members=5 dynamics.hidden=[1024,1024] policy.hidden=[200,200]
+prior.fit.hidden=[200,200] prior.fit.updates=300000`, with `rollouts.horizon=250 policy.delta=0.1`
+on half cheetah and `rollouts.horizon=1000 rollouts.starts=50` elsewhere, and 6,250 steps."""
 MOREL = Algorithm(
     name="morel",
     paper="2005.05951",

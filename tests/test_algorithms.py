@@ -134,6 +134,15 @@ def test_unknown_row_is_refused_with_the_nearest() -> None:
         algorithm("mape")
 
 
+@pytest.mark.parametrize("row", [BREMEN, MOREL], ids=lambda row: row.name)
+def test_step_on_whole_trajectories_costs_what_the_readme_says(row: Algorithm) -> None:
+    assert isinstance(row.rollouts, WholeRollouts)
+    assert isinstance(row.policy, Trpo | Npg)
+    played = row.rollouts.starts * row.rollouts.horizon
+    assert played == 10_000
+    assert 2.0 < row.policy.baseline.updates * row.policy.baseline.batch / played < 3.0
+
+
 # -- differences between rows --------------------------------------------------------------------
 
 

@@ -25,8 +25,11 @@ from mabe_transfer.parts import Trajectories
 class WholeRollouts:
     """How an on-policy row uses the model: new trajectories for every step of the policy.
 
-    25,000 transitions a step are MOReL's, in trajectories of 500 steps or more. BREMEN has 50,000,
-    in trajectories of 250 steps on half cheetah and of 1,000 elsewhere.
+    Differs from print: 10,000 transitions a step, in trajectories that are cut after 50 steps and
+    valued from there by the baseline. Print starts where episodes start and so must play them to
+    the end: MOReL 25,000 a step, in trajectories of 500 or more, BREMEN 50,000, in ones of 250 on
+    half cheetah and of 1,000 elsewhere. From any state of the data, short ones meet all of the
+    task, and the model's errors have less time to add up.
 
     Attributes:
         horizon: Steps of a trajectory at the most, H; it is cut there, not ended.
@@ -36,8 +39,8 @@ class WholeRollouts:
         prior_start_share: Share of trajectories that start from states of the prior's data (D2).
     """
 
-    horizon: int = 250
-    starts: int = 100
+    horizon: int = 50
+    starts: int = 200
     sampled: bool = False
     prior_start_share: float = 0.0
 
