@@ -6,6 +6,7 @@ seeds loads them from `<data>/fitted/` and starts at once. A fit that is stopped
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -73,6 +74,27 @@ def fit(row: Algorithm, sources: Sources, sizes: Sizes, folder: Path) -> Parts:
     return Parts(row, sizes, sources.target, data.rows, demonstrated, model, prior, data.ends)
 
 
+def keep_prior(
+    row: Algorithm, sources: Sources, sizes: Sizes, updates: int, prior: Tensors
+) -> None:
+    """Keep a prior that was the policy where rows look that fit the same one beforehand.
+
+    Either way it makes the same updates on the same batches.
+
+    Args:
+        row: Whose policy is its prior.
+        sources: Its data.
+        sizes: Its seeds.
+        updates: How many it made.
+        prior: Its policy's tensors.
+    """
+    assert row.prior is not None
+    shown, made = sources.prior or sources.real, row.prior.fit
+    fit = Fit(updates=updates, rate=made.rate, batch=row.batch, hidden=made.hidden)
+    key = _key(replace(row.prior, fit=fit), shown.content, sources, sizes)
+    weights.save(_kept("prior", key), prior, {})
+
+
 class _Fit:
     """One part's fit: found, or made with a checkpoint in the run's folder."""
 
@@ -93,7 +115,7 @@ class _Fit:
 
         `state` and `load_state` are of the fitted part alone.
         """
-        kept = data_root() / "fitted" / f"{self.name}-{key}.safetensors"
+        kept = _kept(self.name, key)
         own = self.folder / f"{self.name}.safetensors"
         if own.is_file() and runs.checkpoint_path(self.folder.parent).is_file():
             tensors, facts = weights.load(own)  # what the policy has learnt with so far
@@ -136,6 +158,10 @@ class _Fit:
                         f"the same command resumes there ({self.folder.parent})."
                     )
         return fitting.facts()
+
+
+def _kept(name: str, key: str) -> Path:
+    return data_root() / "fitted" / f"{name}-{key}.safetensors"
 
 
 def _key(config: Any, content: str, sources: Sources, sizes: Sizes) -> str:

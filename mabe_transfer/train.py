@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mabe_transfer import evaluate, fitting, runs, weights
+from mabe_transfer.composition import Imitation
 from mabe_transfer.domains import Domain, to_facts, unmeasured
 from mabe_transfer.errors import Interrupted
 from mabe_transfer.learner import Learner
@@ -177,7 +178,10 @@ class Trainer:
                         f"Stopped after {learner.updates:,} updates; the same command resumes "
                         f"there ({self.folder.path})."
                     )
-        self._save_policy(learner.policy.policy_state())
+        tensors = learner.policy.policy_state()
+        self._save_policy(tensors)
+        if isinstance(self.row.policy, Imitation):
+            fitting.keep_prior(self.row, self.sources, self.sizes, learner.updates, tensors)
 
     def _log(self, learner: Learner) -> str:
         """Write a row of metrics; gives a short note on how it goes."""

@@ -752,6 +752,38 @@ def test_imitation_fits_its_prior_to_d2(
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+def test_prior_that_was_the_policy_is_found_by_a_row_that_fits_the_same_beforehand(
+    stores: dict[str, str], tmp_path: Path, data_root: Path
+) -> None:
+    row = TINY_MABE
+    alone = replace(
+        TINY_BC,
+        prior=Adaptive(fit=Network(rate=FIT.rate, hidden=FIT.hidden)),
+        batch=FIT.batch,
+    )
+    sizes = Sizes(seeds=(0, 4), observation=11, action=3)
+    apart = fitting.fit(row, found(stores, row), sizes, tmp_path / "apart").prior
+    assert apart is not None
+    for kept in (data_root / "fitted").glob("prior-*"):
+        kept.unlink()
+    Trainer(
+        alone,
+        found(stores, alone),
+        Schedule(updates=FIT.updates, evaluate_every=FIT.updates, episodes=1, log_every=1),
+        seeds=sizes.seeds,
+        device=torch.device("cpu"),
+        folder=tmp_path / "alone",
+    ).run()
+    (kept,) = (data_root / "fitted").glob("prior-*")
+    tensors, _ = weights.load(kept)
+    weights.save(kept, {name: tensor + 1.0 for name, tensor in tensors.items()}, {})
+    taken = fitting.fit(row, found(stores, row), sizes, tmp_path / "taken").prior
+    assert taken is not None
+    for name, tensor in apart.policy_state().items():
+        assert torch.equal(tensors[name], tensor)
+        assert torch.equal(taken.policy_state()[name], tensor + 1.0)
+
+
 # -- deterministic policies ----------------------------------------------------------------------
 
 
