@@ -15,7 +15,7 @@ import torch
 
 from mabe_transfer import benchmark, catalogue, report, runs, statistics
 from mabe_transfer.algorithms import ROWS
-from mabe_transfer.benchmark import METHODS, TABLE_1, Made, Named, Ours, Plan, as_tabled
+from mabe_transfer.benchmark import METHODS, TABLE_1, TASKS, Made, Named, Ours, Plan, as_tabled
 from mabe_transfer.config import to_json
 from mabe_transfer.domains import domain
 from mabe_transfer.evaluate import LAST
@@ -36,7 +36,7 @@ LACKS = {"mabe-no-prior": "prior", "mabe-no-rl": "RL", "mabe": "uncertainty"}
 FIGURE_3 = (WHOLE, *CLAIMS)
 FIGURE_4 = ("mabe", "mabe-flat-prior")
 EVERY_ROW = tuple(row.name for row in ROWS)
-EVERY_ROW_ON = tuple(task for task in TABLE_1 if not task.startswith("walker2d"))
+EVERY_ROW_ON = tuple(task for task in TABLE_1 if TASKS[task] != "walker2d")
 SCALES = {
     "cpu": CPU,
     "full": replace(FULL, updates=100_000, episodes=10, first_seed=0, overrides=()),

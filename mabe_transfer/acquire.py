@@ -210,9 +210,8 @@ def _replay(request: Request, config: OnlineConfig | None) -> Store:
     policies = load_ladder(known) if known else None
     until = policies.medium_rung.env_steps if policies else None
     config, seed = config or OnlineConfig(), 0
-    if (
-        policies and policies.provenance.get("algorithm") == "sac"
-    ):  # the training of those very ones
+    if policies and policies.provenance.get("algorithm") == "sac":
+        # Those policies' own training once more, so that replay and policies are of one piece.
         config = from_json(OnlineConfig, policies.provenance["config"], f"{known}: config")
         seed = int(policies.provenance["seed"])
     trainer = OnlineSac([domain], config, seed=seed, folder=_folder(domain))

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 
 from mabe_transfer import catalogue, policies, report, runs, video
+from mabe_transfer import scale as scales
 from mabe_transfer.algorithms import ALGORITHMS
 from mabe_transfer.config import with_overrides
 from mabe_transfer.errors import UserError
 from mabe_transfer.progress import notice
-from mabe_transfer.scale import SHORT, Gathered, Scale, prior_alone
+from mabe_transfer.scale import Gathered, Scale, prior_alone
 from mabe_transfer.train import Result, Trainer
 from mabe_transfer.transfer import sources
 
@@ -32,21 +33,13 @@ TARGET = "halfcheetah-backward"
 
 LOOKS = 15  # evaluations along the training of a policy; the last ten make the result
 
-FULL = Scale(
-    name="full",
+FULL = replace(
+    scales.FULL,
     forward=Gathered(quality="ladder", transitions=140_000),
-    backward=Gathered(quality="expert", transitions=100_000),
     updates=4_000,
     looks=LOOKS,
-    prior_updates=6_000,
     prior_looks=100,
-    episodes=3,
-    batch=128,
     epochs=8,
-    starts=2_000,
-    horizon=20,
-    prior_start_share=0.8,
-    overrides=SHORT,
 )
 """Its settings were chosen on seed 0; results are of seeds from 100."""
 SMOKE = replace(

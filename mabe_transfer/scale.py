@@ -205,7 +205,7 @@ CPU = replace(
         ("dynamics.epoch_rows", "100000"),
     ),
 )
-"""Every row on D4RL's kind of data within hours of two cores: small networks, few updates."""
+"""For two cores: small networks, few updates."""
 SMOKE = Scale(
     name="smoke",
     forward=Gathered(quality="random", transitions=2_000),

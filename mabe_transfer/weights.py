@@ -80,10 +80,18 @@ def optimiser_state(optimiser: torch.optim.Optimizer) -> Tensors:
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an Adam back what `optimiser_state` took."""
+    """Give an Adam back what `optimiser_state` took.
+
+    What was taken from an Adam of several tensors goes to one of a single tensor that holds all of
+    them in that order, as `descent.adam` makes it now and did not always.
+    """
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = tensor
     groups = optimiser.state_dict()["param_groups"]
+    if len(state) > 1 and [len(group["params"]) for group in groups] == [1]:
+        rows = [state[index] for index in sorted(state)]
+        joined = {k: torch.cat([row[k].flatten() for row in rows]) for k in rows[0] if k != "step"}
+        state = {0: {**joined, "step": rows[0]["step"]}}
     optimiser.load_state_dict({"state": state, "param_groups": groups})

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mabe_transfer import rectified
+from mabe_transfer import rectified, weights
 from mabe_transfer.descent import adam, descend, descend_run
 from mabe_transfer.networks import Critics, Sizes, StackedMlp, generator
 
@@ -117,6 +117,24 @@ def test_adam_of_one_tensor_steps_as_adam_of_many() -> None:
         torch.autograd.backward(loss_of(rectified.plain(x, *layers(other))))
         apart.step()
     for one, two in zip(mine.parameters(), other.parameters(), strict=True):
+        assert close(one, two)
+
+
+def test_adam_of_one_tensor_goes_on_from_what_one_of_many_left() -> None:
+    before, whole = stack((4, 6, 1)), stack((4, 6, 1))
+    apart = torch.optim.Adam(before.parameters(), lr=0.01, fused=True)
+    at_once = adam(whole, 0.01)
+    x = inputs(before).detach()
+    for _ in range(3):
+        descend(loss_of(before.evaluate(x)), before.parameters(), apart)
+        descend(loss_of(whole.evaluate(x)), whole.parameters(), at_once)
+    after = stack((4, 6, 1), 3)
+    after.load_state_dict(before.state_dict())
+    together = adam(after, 0.01)
+    weights.load_optimiser(together, weights.optimiser_state(apart))
+    descend(loss_of(after.evaluate(x)), after.parameters(), together)
+    descend(loss_of(whole.evaluate(x)), whole.parameters(), at_once)
+    for one, two in zip(after.parameters(), whole.parameters(), strict=True):
         assert close(one, two)
 
 
