@@ -191,7 +191,7 @@ def run(plan: Plan, out: Path, results: Path, device: torch.device, *, reference
 
 def looks(updates: int) -> int:
     """Updates between evaluations: so that the last ten are of the last half of the training."""
-    return max(1, min(5_000, updates // 20))
+    return min(5_000, -(-updates // 20))
 
 
 def printed(version: str) -> Printed | None:

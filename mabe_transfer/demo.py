@@ -31,7 +31,7 @@ D1, D2 = "halfcheetah-forward", "halfcheetah-backward-on-ice"
 TARGET = "halfcheetah-backward"
 
 
-LOOKS = 15  # evaluations along the training of a policy; the last ten make the result
+LOOKS = 20  # evaluations along the training of a policy; the last ten make the result
 
 FULL = replace(
     scales.FULL,

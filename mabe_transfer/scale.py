@@ -250,7 +250,7 @@ def prior_alone(mabe: Algorithm) -> Algorithm:
 def _schedule(updates: int, looks: int, episodes: int) -> Schedule:
     return Schedule(
         updates=updates,
-        evaluate_every=max(1, updates // looks),
+        evaluate_every=-(-updates // looks),  # the last look is the trained policy's
         episodes=episodes,
         log_every=max(1, updates // 100),
     )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from mabe_transfer import catalogue, domains, figure6, marks, scale, standing
+from mabe_transfer import benchmark, catalogue, domains, figure6, marks, scale, standing
 from mabe_transfer.algorithms import ALGORITHMS
 from mabe_transfer.composition import Imitation
 from mabe_transfer.config import with_overrides
@@ -103,6 +103,15 @@ def test_full_scale_is_what_the_recipes_say() -> None:
         for name, how in (("forward", FULL.forward), ("backward-on-ice", FULL.backward)):
             recipe = catalogue.recipe(f"{robot}-figure6-{name}")
             assert (recipe.quality, recipe.transitions) == (how.quality, how.transitions)
+
+
+@pytest.mark.parametrize("updates", [1, 7, 100, 5_000, 5_001])
+def test_trainings_are_looked_at_as_often_as_wanted_and_at_their_end(updates: int) -> None:
+    """Rounded down, 5,000 updates in 15 looks gave one at 4,995 and one at 5,000."""
+    every = replace(FULL, updates=updates, looks=15).plan.evaluate_every
+    assert -(-updates // every) <= 15
+    assert -(-updates // benchmark.looks(updates)) <= 20
+    assert every <= -(-updates // 15)
 
 
 def test_unknown_scale_robot_and_setting_are_refused(tmp_path: Path) -> None:
