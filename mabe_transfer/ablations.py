@@ -15,8 +15,9 @@ import torch
 
 from mabe_transfer import benchmark, catalogue, report, runs, statistics
 from mabe_transfer.algorithms import ROWS
-from mabe_transfer.benchmark import METHODS, TABLE_1, TASKS, Made, Named, Ours, Plan, as_tabled
+from mabe_transfer.benchmark import METHODS, Made, Plan, as_tabled
 from mabe_transfer.config import to_json
+from mabe_transfer.d4rl_tasks import TABLE_1, TASKS, Named, Ours
 from mabe_transfer.domains import domain
 from mabe_transfer.evaluate import LAST
 from mabe_transfer.scale import CPU, FULL, SMOKE, Scale
@@ -224,6 +225,7 @@ def _run(job: Job, rows: tuple[str, ...], reference: str) -> Made:
         source=Sample(job.scale) if job.scale.name == SMOKE.name else Ours(),
         seeds=job.scale.seeds(job.seeds),
         schedule=job.scale.plan,
+        schedules=None if whole else job.scale.schedule,
         overrides=dict(job.scale.overrides) if whole else {},
         settings=as_tabled if whole else job.scale.settings,
     )

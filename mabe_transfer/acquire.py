@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,20 +19,18 @@ from mabe_transfer.behaviour import Ladder, RandomPolicy, load_ladder, shipped
 from mabe_transfer.bridges import d4rl
 from mabe_transfer.catalogue import QUALITIES
 from mabe_transfer.collect import Share, collect
-from mabe_transfer.config import Json, from_json, to_json
+from mabe_transfer.config import Json, difference, from_json, to_json
 from mabe_transfer.domains import Domain, to_facts
 from mabe_transfer.errors import UserError, unknown
-from mabe_transfer.library import data_root, location
+from mabe_transfer.library import data_root, location, open_dataset
 from mabe_transfer.online import OnlineConfig, OnlineSac
 from mabe_transfer.progress import notice
 from mabe_transfer.store import UNKNOWN_SEED, Layout, Store, StoreWriter
-from mabe_transfer.transitions import Transitions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mabe_transfer.catalogue import Recipe
-    from mabe_transfer.records import Records
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,6 +107,27 @@ def acquire(request: Request, config: OnlineConfig | None = None) -> Store:
     )
 
 
+def provide(recipe: Recipe, name: str) -> None:
+    """Make a recipe's dataset under a name, unless that very one is there.
+
+    Raises:
+        UserError: A dataset of that name was made otherwise.
+        Interrupted: The user asked to stop; the same command goes on.
+    """
+    place = location(name)
+    if not isinstance(place, Path) or not place.exists():
+        acquire(of_recipe(recipe, out=name))
+        return
+    made_by = open_dataset(name).store.attributes["recipe"]
+    other = difference(made_by, to_json(recipe)) if made_by else "no recipe"
+    if other:
+        raise UserError(
+            f"{place} is there and was not made by the recipe {recipe.name}, but with {other}; "
+            "move it away."
+        )
+    notice(f"{name} is there already.")
+
+
 def ladder(domain: Domain, config: OnlineConfig | None = None) -> Ladder:
     """The behaviour policies of a domain: shipped, trained here before, or trained now."""
     path = shipped(domain) or _trained(domain)
@@ -120,7 +139,7 @@ def ladder(domain: Domain, config: OnlineConfig | None = None) -> Ladder:
     )
     (found,) = train_ladders([domain], config or OnlineConfig(), seed=0, folder=_folder(domain))
     found.save(path)
-    return found
+    return load_ladder(path)  # in half precision, as it acts whenever the command is repeated
 
 
 def train_ladders(
@@ -218,7 +237,7 @@ def _replay(request: Request, config: OnlineConfig | None) -> Store:
     (found,) = trainer.run(until)
     env_steps = until or found.medium_rung.env_steps
     steps = env_steps // config.envs
-    rows = replayed(trainer.records[0], steps)
+    rows = trainer.records[0].transitions(steps)
     if request.transitions is not None:
         rows = rows.rows(slice(0, request.transitions))
     episodes = rows.episodes()
@@ -243,37 +262,6 @@ def _replay(request: Request, config: OnlineConfig | None) -> Store:
     with writer:
         writer.append(rows, np.full(len(episodes), UNKNOWN_SEED, dtype=np.int64))
         return writer.finish()
-
-
-def replayed(records: Records, steps: int) -> Transitions:
-    """Complete rows of what a training met, copy after copy, so that episodes are whole.
-
-    Args:
-        records: A domain's records.
-        steps: Vector steps to take.
-    """
-
-    def column(array: Any, dtype: type) -> np.ndarray[Any, Any]:
-        taken = np.swapaxes(array[:steps], 0, 1)
-        return np.ascontiguousarray(taken.reshape(-1, *taken.shape[2:]), dtype=dtype)
-
-    packed = column(records.packed, np.float32)
-    observation, action = records.observation, records.action
-    terminals = packed[:, -1] > 0.5
-    timeouts = column(records.truncated, np.bool_)
-    timeouts[steps - 1 :: steps] |= ~terminals[steps - 1 :: steps]  # where each copy was cut
-    terms = column(records.reward_terms, np.float32)
-    return Transitions(
-        observations=packed[:, :observation].copy(),
-        actions=packed[:, observation : observation + action].copy(),
-        rewards=packed[:, observation + action].copy(),
-        next_observations=packed[:, observation + action + 1 : -1].copy(),
-        terminals=terminals,
-        timeouts=timeouts,
-        qpos=column(records.qpos, np.float64),
-        qvel=column(records.qvel, np.float64),
-        reward_terms={name: terms[:, k].copy() for k, name in enumerate(records.terms)},
-    )
 
 
 def publish(found: Ladder, folder: Path, command: str, *, keep: int = SHIPPED_RUNGS) -> Path:

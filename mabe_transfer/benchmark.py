@@ -1,8 +1,7 @@
 """The D4RL benchmark: rows of the algorithm table on D4RL's data, beside the paper's Table 1.
 
-The data are D4RL's own files, or datasets that this project collects by D4RL's protocol where
-there are none. Either way policies are evaluated in D4RL's physics and normalised by D4RL's
-reference returns. Versions of the data are never mixed in one table.
+Whatever the source of the data (see `d4rl_tasks`), policies are evaluated in D4RL's physics and
+normalised by D4RL's reference returns.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mabe_transfer import catalogue, library, matrix, presets, published, scoreboard
-from mabe_transfer.acquire import acquire, of_recipe
+from mabe_transfer import matrix, presets, published, scoreboard
 from mabe_transfer.algorithms import algorithm
 from mabe_transfer.config import has_field, with_overrides
+from mabe_transfer.d4rl_tasks import SOURCES, TABLE_1, TASKS, Named, Source
 from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.matrix import Cell, Matrix
 from mabe_transfer.outcome import Outcome
@@ -29,82 +28,17 @@ if TYPE_CHECKING:
     from mabe_transfer.presets import Preset
     from mabe_transfer.published import Printed
 
-ROBOTS = ("halfcheetah", "hopper", "walker2d")
-TIERS = ("medium", "medium-replay", "medium-expert", "random", "expert")
-TASKS = {f"{robot}-{tier}": robot for tier in TIERS for robot in ROBOTS}
-"""Tasks in the order of the paper's Table 1, with their robot."""
-TABLE_1 = tuple(TASKS)[:9]
 METHODS = ("bc", "mabe", "mopo", "morel", "sac", "cql", "brac-v")
 """The methods of Table 1, in its order."""
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
-    """A dataset of the benchmark.
-
-    Attributes:
-        task: Robot and tier, as in Table 1.
-        dataset: What `open_dataset` is asked for.
-        version: Of the data; tables hold one only.
-    """
-
-    task: str
-    dataset: str
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ours:
-    """Datasets collected by this project by D4RL's protocol."""
-
-    def names(self) -> dict[str, Named]:
-        """Every dataset by its name, and by its task."""
-        found = {}
-        for task, robot in TASKS.items():
-            recipe = f"{robot}-d4rl{task.removeprefix(robot)}"
-            found[task] = found[recipe] = Named(task, recipe, "ours")
-        return found
-
-    def prepare(self, named: Named) -> None:
-        """Collect a dataset unless it is there, training its behaviour policy if need be."""
-        if not Path(library.location(named.dataset)).exists():
-            acquire(of_recipe(catalogue.recipe(named.dataset)))
-
-    def data(self, version: str) -> str:
-        """What a table says of the data."""
-        del version
-        return "collected by this project by D4RL's protocol (`datasets/d4rl-ours.toml`)"
-
-
-@dataclass(frozen=True, slots=True)
-class Files:
-    """D4RL's own files."""
-
-    def names(self) -> dict[str, Named]:
-        """Every dataset by its name, and the v2 ones by their task."""
-        found = {
-            f"d4rl:{task}-{version}": Named(task, f"d4rl:{task}-{version}", version)
-            for task in TASKS
-            for version in ("v0", "v1", "v2")
-        }
-        return found | {task: found[f"d4rl:{task}-v2"] for task in TASKS}
-
-    def prepare(self, named: Named) -> None:
-        """Nothing to do: opening a dataset finds its file."""
-
-    def data(self, version: str) -> str:
-        """What a table says of the data."""
-        return f"D4RL {version}, its own files"
-
-
-Source = Ours | Files
-"""A source of data: both answer to `names`, `prepare` and `data`."""
-SOURCES: dict[str, Source] = {"ours": Ours(), "files": Files()}
 PRINTED = {"ours": "mabe-table-1", "v0": "mabe-table-1", "v2": "field-v2"}
 
 
 Settings = Callable[["Algorithm"], tuple[tuple[str, str], ...]]
 """`part.field` and value for each that is set in a row."""
+Schedules = Callable[["Algorithm"], Schedule]
+"""How long a row is trained."""
 
 
 def as_tabled(row: Algorithm) -> tuple[tuple[str, str], ...]:
@@ -123,6 +57,7 @@ class Plan:
         source: Where the data are from.
         seeds: Of every cell.
         schedule: Of every cell.
+        schedules: Of a row, where rows differ.
         overrides: `part.field` to value, for the rows that have such a field.
         settings: What else is set in a row; presets and overrides win over it.
         presets: Published settings, for the rows that they are of: names, or a release of D4RL for
@@ -134,6 +69,7 @@ class Plan:
     source: Source = SOURCES["ours"]
     seeds: tuple[int, ...]
     schedule: Schedule
+    schedules: Schedules | None = None
     overrides: Mapping[str, str]
     settings: Settings = as_tabled
     presets: tuple[str, ...] = ()
@@ -297,4 +233,5 @@ def _cell(row: Algorithm, dataset: Named, plan: Plan, preset: Preset | None) -> 
         target=f"{TASKS[dataset.task]}-d4rl",
         overrides=tuple(overrides.items()),
         preset=chosen.name if chosen else "",
+        schedule=plan.schedules(row) if plan.schedules else None,
     )

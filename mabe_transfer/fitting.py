@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mabe_transfer.transfer import Sources
     from mabe_transfer.weights import Tensors
 
-FITS = 3  # to be raised when parts are fitted otherwise: what was fitted before is not found then
+FITS = 4  # to be raised when parts are fitted otherwise: what was fitted before is not found then
 CHECKPOINTS = 20  # of a fit, at the least
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mabe_transfer import bridges, domains
-from mabe_transfer.catalogue import QUALITIES
+from mabe_transfer.catalogue import QUALITIES, recipes
 from mabe_transfer.domains import Domain, from_facts
 from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.store import Store, StoreSummary, list_stores, open_store
@@ -88,6 +88,11 @@ def open_dataset(name: str) -> Dataset:
 
 
 def _absent(name: str) -> UserError:
+    if name in recipes():
+        return UserError(
+            f"There is no dataset {name!r} in {data_root()}/; collect it with: "
+            f"mabe-transfer collect --recipe {name}"
+        )
     for quality in sorted(QUALITIES, key=len, reverse=True):
         if name.endswith(f"-{quality}"):
             try:

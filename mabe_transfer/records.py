@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from mabe_transfer.transitions import Transitions
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -58,6 +60,31 @@ class Records:
     def rows(self, picked: Tensor) -> Tensor:
         """Packed transitions by their number, [B] -> [B, W]."""
         return self._flat[picked]
+
+    def transitions(self, steps: int) -> Transitions:
+        """Complete rows of the first vector steps, copy after copy, so that episodes are whole."""
+
+        def column(array: Any, dtype: type) -> np.ndarray[Any, Any]:
+            taken = np.swapaxes(array[:steps], 0, 1)
+            return np.ascontiguousarray(taken.reshape(-1, *taken.shape[2:]), dtype=dtype)
+
+        packed = column(self.packed, np.float32)
+        act = self.observation + self.action
+        terminals = packed[:, -1] > 0.5
+        timeouts = column(self.truncated, np.bool_)
+        timeouts[steps - 1 :: steps] |= ~terminals[steps - 1 :: steps]  # where each copy was cut
+        terms = column(self.reward_terms, np.float32)
+        return Transitions(
+            observations=packed[:, : self.observation].copy(),
+            actions=packed[:, self.observation : act].copy(),
+            rewards=packed[:, act].copy(),
+            next_observations=packed[:, act + 1 : -1].copy(),
+            terminals=terminals,
+            timeouts=timeouts,
+            qpos=column(self.qpos, np.float64),
+            qvel=column(self.qvel, np.float64),
+            reward_terms={name: terms[:, k].copy() for k, name in enumerate(self.terms)},
+        )
 
     def flush(self) -> None:
         """Make what was written durable."""

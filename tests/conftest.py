@@ -1,5 +1,7 @@
 """What every test shares: a data root of its own, one thread, and recordings made by others."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,19 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the recordings by others are not here: no folder {folder}")
     return folder
+
+
+@pytest.fixture
+def stand_in() -> Callable[[str, int], None]:
+    """Collect random actions in the place of a recipe's dataset, which they say they are."""
+    from mabe_transfer import catalogue
+    from mabe_transfer.acquire import acquire, of_recipe
+
+    def collect(recipe: str, transitions: int) -> None:
+        asked = of_recipe(catalogue.recipe(recipe))
+        acquire(replace(asked, quality="random", transitions=transitions))
+
+    return collect
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -11,8 +11,9 @@ import torch
 from mabe_transfer import ablations, benchmark
 from mabe_transfer.ablations import CLAIMS, FIGURE_3, FIGURE_4, SCALES, Job, Sample
 from mabe_transfer.algorithms import ALGORITHMS, ROWS
-from mabe_transfer.benchmark import METHODS, Ours, Plan
+from mabe_transfer.benchmark import METHODS, Plan
 from mabe_transfer.config import with_overrides
+from mabe_transfer.d4rl_tasks import Ours
 from mabe_transfer.outcome import Outcome, Record
 from mabe_transfer.parts.trajectories import WholeRollouts
 from mabe_transfer.train import Schedule

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mabe_transfer.acquire import Request, _climb, acquire, publish, replayed
+from mabe_transfer.acquire import Request, _climb, acquire, publish
 from mabe_transfer.behaviour import load_ladder, shipped
 from mabe_transfer.domains import domain
 from mabe_transfer.library import open_dataset
@@ -54,6 +54,6 @@ def test_medium_replay_is_of_the_training_that_made_the_shipped_policies(
     monkeypatch.setattr("mabe_transfer.acquire.shipped", lambda _: path)
     store = acquire(Request(domain=where, quality="medium-replay"))
     steps = made.medium_rung.env_steps // TINY.envs
-    met = replayed(training.records[0], steps)
+    met = training.records[0].transitions(steps)
     np.testing.assert_array_equal(store.load().actions, met.actions)
     assert store.attributes["behaviour"]["training"]["seed"] == 5

@@ -81,6 +81,7 @@ ORDER = (
     "video",
     "report",
     "scoreboard",
+    "d4rl_tasks",
     "benchmark",
     "coverage",
     "verdict",

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from mabe_transfer import benchmark, catalogue, domains, matrix
-from mabe_transfer.acquire import of_recipe
-from mabe_transfer.benchmark import SOURCES, Plan
+from mabe_transfer import benchmark, catalogue, d4rl_tasks, domains, matrix
+from mabe_transfer.acquire import of_recipe, provide
+from mabe_transfer.benchmark import Plan
 from mabe_transfer.catalogue import QUALITIES
 from mabe_transfer.cli import app
+from mabe_transfer.d4rl_tasks import SOURCES
 from mabe_transfer.errors import UserError
 from mabe_transfer.parts.uncertainty import StdPenalty
 from mabe_transfer.train import Schedule
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 TINY = (
@@ -46,7 +49,7 @@ def cells_of(given: Plan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ma
         raise KeyboardInterrupt
 
     monkeypatch.setattr(matrix, "run", keep)
-    for source in (benchmark.Ours, benchmark.Files):
+    for source in (d4rl_tasks.Ours, d4rl_tasks.Files):
         monkeypatch.setattr(source, "prepare", lambda *_: None)
     with pytest.raises(KeyboardInterrupt):
         benchmark.run(given, tmp_path, tmp_path, torch.device("cpu"))
@@ -57,10 +60,10 @@ def cells_of(given: Plan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ma
 
 
 def test_table_1_is_three_tiers_of_three_robots_in_the_paper_s_order() -> None:
-    assert benchmark.TABLE_1[:4] == (
+    assert d4rl_tasks.TABLE_1[:4] == (
         "halfcheetah-medium", "hopper-medium", "walker2d-medium", "halfcheetah-medium-replay",
     )  # fmt: skip
-    assert benchmark.TABLE_1[-1] == "walker2d-medium-expert"
+    assert d4rl_tasks.TABLE_1[-1] == "walker2d-medium-expert"
 
 
 def test_every_dataset_of_ours_is_a_recipe_in_d4rl_s_physics_with_its_references() -> None:
@@ -95,7 +98,7 @@ def test_datasets_are_named_by_task_or_in_full() -> None:
     assert [d.dataset for d in ours] == ["hopper-d4rl-medium", "walker2d-d4rl-expert"]
     files = plan(source=SOURCES["files"], datasets=("hopper-medium", "d4rl:hopper-medium-v2"))
     assert [d.dataset for d in benchmark.named(files)] == ["d4rl:hopper-medium-v2"]
-    assert [d.task for d in benchmark.named(plan())] == list(benchmark.TABLE_1)
+    assert [d.task for d in benchmark.named(plan())] == list(d4rl_tasks.TABLE_1)
 
 
 def test_unknown_dataset_gets_the_nearest_name() -> None:
@@ -174,11 +177,27 @@ def test_last_ten_looks_are_of_the_last_half_of_a_training() -> None:
 # -- the command ---------------------------------------------------------------------------------
 
 
-def test_command_trains_tabulates_and_does_nothing_twice(tmp_path: Path) -> None:
+def test_data_of_a_recipe_s_name_that_was_made_otherwise_is_refused(tmp_path: Path) -> None:
+    """`collect --env hopper-d4rl --quality medium` has the name of D4RL's, and other sizes."""
+    words = ("--quality", "random", "--transitions", "200", "--out", "hopper-d4rl-medium")
+    assert call("collect", "--env", "hopper-d4rl", *words).exit_code == 0
+    made = call(
+        "benchmark", "d4rl", "--algos", "bc", "--datasets", "hopper-medium", "--seeds", "1",
+        "--steps", "2", "--out", str(tmp_path / "runs"),
+    )  # fmt: skip
+    assert made.exit_code == 2
+    assert "was not made by the recipe hopper-d4rl-medium" in " ".join(made.output.split())
+    other = replace(catalogue.recipe("hopper-d4rl-random"), name="mine", transitions=100)
+    provide(other, "mine")
+    with pytest.raises(UserError, match=r"transitions \(100 there, 120 asked for\); move it away"):
+        provide(replace(other, transitions=120), "mine")
+
+
+def test_command_trains_tabulates_and_does_nothing_twice(
+    tmp_path: Path, stand_in: Callable[[str, int], None]
+) -> None:
     for name in ("hopper-d4rl-medium", "hopper-d4rl-expert"):
-        words = ("--quality", "random", "--transitions", "200", "--out", name)
-        made = call("collect", "--env", "hopper-d4rl", *words)
-        assert made.exit_code == 0, made.output
+        stand_in(name, 200)
     command = (
         "benchmark", "d4rl", "--algos", "bc,sac", "--datasets", "hopper-medium,hopper-expert",
         "--seeds", "2", "--steps", "4", "--episodes", "1", "--out", str(tmp_path / "runs"),

@@ -658,7 +658,7 @@ def test_weight_decay_is_the_loss_term_it_stands_for() -> None:
         factors = zip((0.3, 0.7, 0.7), other.body.weights, strict=True)
         decay = sum(0.5 * factor * weight.square().sum() for factor, weight in factors)
         explicit.zero_grad()
-        torch.autograd.backward(other._loss(inputs, targets) + decay / other.targets)
+        torch.autograd.backward(other._loss(inputs, targets) + decay / 2.0)
         explicit.step()
     for one, two in zip(found.body.weights, other.body.weights, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)

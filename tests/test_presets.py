@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner
 
-from mabe_transfer import benchmark, outcome, presets, scoreboard
+from mabe_transfer import benchmark, d4rl_tasks, outcome, presets, scoreboard
 from mabe_transfer.algorithms import algorithm
-from mabe_transfer.benchmark import SOURCES, Plan
+from mabe_transfer.benchmark import Plan
 from mabe_transfer.cli import app
 from mabe_transfer.config import with_overrides
+from mabe_transfer.d4rl_tasks import SOURCES
 from mabe_transfer.errors import UserError
 from mabe_transfer.parts.conservative import Conservative
 from mabe_transfer.parts.inconsistency import Inconsistency
@@ -25,6 +26,7 @@ from mabe_transfer.parts.uncertainty import StdPenalty
 from mabe_transfer.train import Schedule
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from mabe_transfer.composition import Algorithm
@@ -96,8 +98,8 @@ def test_every_setting_of_a_preset_reaches_its_row(name: str, dataset: str) -> N
 @pytest.mark.parametrize("name", presets.presets())
 def test_preset_is_of_tasks_of_the_benchmark_and_has_all_of_table_1(name: str) -> None:
     found = presets.preset(name)
-    assert set(found.datasets) <= set(benchmark.TASKS)
-    assert not found.datasets or set(benchmark.TABLE_1) <= set(found.datasets)
+    assert set(found.datasets) <= set(d4rl_tasks.TASKS)
+    assert not found.datasets or set(d4rl_tasks.TABLE_1) <= set(found.datasets)
     assert found.name == f"{found.row}-{found.data}"
     assert found.source
 
@@ -139,20 +141,20 @@ REBRAC = [
 
 @pytest.mark.parametrize("name", MOPO)
 def test_mopo_has_the_published_horizons_and_penalties(name: str) -> None:
-    rows = [row_of(f"{name}/{task}") for task in benchmark.TABLE_1]
+    rows = [row_of(f"{name}/{task}") for task in d4rl_tasks.TABLE_1]
     found = [(r.rollouts, r.uncertainty) for r in rows]
     assert found == [(Rollouts(horizon=h), StdPenalty(weight=w)) for h, w in MOPO[name]]
 
 
 def test_combo_pushes_down_at_all_states_with_the_weights_found_so() -> None:
-    rows = [row_of(f"combo-v2/{task}") for task in benchmark.TABLE_1]
+    rows = [row_of(f"combo-v2/{task}") for task in d4rl_tasks.TABLE_1]
     assert [(r.rollouts, r.critic) for r in rows] == [
         (Rollouts(horizon=h, real_share=0.5), Conservative(weight=w)) for h, w in COMBO
     ]
 
 
 def test_mobile_has_the_published_weights_and_on_two_datasets_a_fixed_temperature() -> None:
-    rows = [row_of(f"mobile-v2/{task}") for task in benchmark.TABLE_1]
+    rows = [row_of(f"mobile-v2/{task}") for task in d4rl_tasks.TABLE_1]
     assert [(r.rollouts and r.rollouts.horizon, r.critic) for r in rows] == [
         (h, Inconsistency(weight=w, least_target=0.0)) for h, w in MOBILE
     ]
@@ -160,21 +162,21 @@ def test_mobile_has_the_published_weights_and_on_two_datasets_a_fixed_temperatur
     fixed = replace(free, automatic=False, initial=0.2)
     expected = [
         fixed if task in ("hopper-medium", "hopper-medium-replay") else free
-        for task in benchmark.TABLE_1
+        for task in d4rl_tasks.TABLE_1
     ]
     assert [row.regulariser for row in rows] == expected
 
 
 def test_rebrac_has_the_published_penalties() -> None:
-    found = [row_of(f"rebrac-v2/{task}").policy for task in benchmark.TABLE_1]
+    found = [row_of(f"rebrac-v2/{task}").policy for task in d4rl_tasks.TABLE_1]
     pairs = [(p.policy_penalty, p.critic_penalty) for p in found if isinstance(p, Td3)]
     assert pairs == REBRAC
 
 
 def test_edac_takes_50_critics_on_hopper_alone() -> None:
-    policies = {task: row_of(f"edac-v2/{task}").policy for task in benchmark.TABLE_1}
+    policies = {task: row_of(f"edac-v2/{task}").policy for task in d4rl_tasks.TABLE_1}
     many = {t for t, p in policies.items() if isinstance(p, Sac) and p.critics == 50}
-    assert many == {task for task in benchmark.TABLE_1 if task.startswith("hopper")}
+    assert many == {task for task in d4rl_tasks.TABLE_1 if task.startswith("hopper")}
 
 
 # -- which dataset -------------------------------------------------------------------------------
@@ -263,10 +265,8 @@ def test_settings_that_miss_the_row_are_refused(
 
 
 @pytest.fixture
-def hopper() -> None:
-    words = ("--quality", "random", "--transitions", "300", "--out", "hopper-d4rl-medium")
-    made = call("collect", "--env", "hopper-d4rl", *words)
-    assert made.exit_code == 0, made.output
+def hopper(stand_in: Callable[[str, int], None]) -> None:
+    stand_in("hopper-d4rl-medium", 300)
 
 
 def test_run_has_the_settings_records_the_choice_and_set_wins(hopper: None, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mabe_transfer import benchmark, published
+from mabe_transfer import benchmark, d4rl_tasks, published
 from mabe_transfer.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def test_table_1_has_the_paper_s_seven_methods_on_our_nine_tasks() -> None:
     table = published.table("mabe-table-1")
     methods = [row.method for row in table.rows]
     assert methods == ["BC", "MABE", "MOPO", "MOReL", "SAC", "CQL", "BRAC-v"]
-    assert table.tasks == benchmark.TABLE_1
+    assert table.tasks == d4rl_tasks.TABLE_1
     assert {method.lower() for method in methods} >= set(benchmark.METHODS)
 
 

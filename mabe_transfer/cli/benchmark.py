@@ -15,7 +15,7 @@ from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.progress import notice
 
 with late.imports():
-    from mabe_transfer import benchmark, outcome, scoreboard
+    from mabe_transfer import benchmark, d4rl_tasks, outcome, scoreboard
     from mabe_transfer import threads as processor
     from mabe_transfer import train as learning
 
@@ -56,12 +56,12 @@ def d4rl(
 ) -> None:
     """Train rows on D4RL's data; repeated, it skips what is complete and resumes the rest."""
     processor.limit_threads(threads)
-    if source not in benchmark.SOURCES:
-        raise unknown("--source", source, benchmark.SOURCES)
+    if source not in d4rl_tasks.SOURCES:
+        raise unknown("--source", source, d4rl_tasks.SOURCES)
     plan = benchmark.Plan(
         algos=split(algos) or benchmark.METHODS,
         datasets=split(datasets),
-        source=benchmark.SOURCES[source],
+        source=d4rl_tasks.SOURCES[source],
         seeds=tuple(range(first_seed, first_seed + seeds)),
         schedule=learning.Schedule(
             updates=steps, evaluate_every=benchmark.looks(steps), episodes=episodes

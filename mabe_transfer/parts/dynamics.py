@@ -224,8 +224,8 @@ class EnsembleFit:
         self.train, self.held = bootstraps(
             len(rows), self.streams, members=config.members, holdout=config.holdout
         )
-        # MOPO's loss is a sum over targets where this one is a mean.
-        decays = [factor / model.targets for factor in config.weight_decay]
+        # MOPO's likelihood is not halved, as this one is.
+        decays = [factor / 2.0 for factor in config.weight_decay]
         self.adam = decayed_adam(model, list(model.body.weights), decays, config.rate)
         self.best = torch.full((sizes.stack, config.members), math.inf, device=rows.device)
         self.waited = torch.zeros(sizes.stack, dtype=torch.int64, device=rows.device)
