@@ -26,6 +26,7 @@ from mabe_transfer.library import data_root, location, open_dataset
 from mabe_transfer.online import OnlineConfig, OnlineSac
 from mabe_transfer.progress import notice
 from mabe_transfer.store import UNKNOWN_SEED, Layout, Store, StoreWriter
+from mabe_transfer.worlds import require_robot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,7 +91,19 @@ def acquire(request: Request, config: OnlineConfig | None = None) -> Store:
         raise unknown("quality", request.quality, QUALITIES)
     if request.transitions is not None and request.transitions < 1:
         raise UserError(f"--transitions must be at least 1, not {request.transitions}.")
+    place = request.location
+    if isinstance(place, Path) and place.exists():  # said before hours of training
+        raise UserError(f"{place} exists already, and nothing is ever overwritten.")
+    if request.policy and request.quality in ("random", "medium-replay"):
+        raise UserError(
+            f"--policy {request.policy}: no policy can be chosen for {request.quality}."
+        )
     if request.quality == "medium-replay":
+        if request.seed:
+            raise UserError(
+                f"--seed {request.seed}: a medium-replay is that of the policies' own training, "
+                "whose seed is theirs."
+            )
         return _replay(request, config)
     shares, origin = _shares(request, config)
     return collect(
@@ -165,11 +178,7 @@ def _shares(request: Request, config: OnlineConfig | None) -> tuple[list[Share],
     if request.policy and recorded.is_recording(request.policy):
         return _recorded(request, request.policy, total)
     found = load_ladder(Path(request.policy)) if request.policy else ladder(request.domain, config)
-    if found.domain.robot.name != request.domain.robot.name:
-        raise UserError(
-            f"{request.policy} holds policies of {found.domain.robot.name}; they cannot act in "
-            f"{request.domain.name}."
-        )
+    require_robot(request.domain, found.domain.robot.name, request.policy or "The ladder")
     halves = (found.medium, total - total // 2), (found.expert, total // 2)
     made: dict[str, Callable[[], list[Share]]] = {
         "expert": lambda: [_rung(found, found.expert, total)],
@@ -248,7 +257,7 @@ def _replay(request: Request, config: OnlineConfig | None) -> Store:
             "domain": domain.name,
             "quality": request.quality,
             "terms": domain.weights,
-            "seed": request.seed,
+            "seed": seed,
             "versions": runs.versions(),
             "recipe": request.recipe or {},
             "behaviour": {
@@ -265,8 +274,24 @@ def _replay(request: Request, config: OnlineConfig | None) -> Store:
 
 
 def publish(found: Ladder, folder: Path, command: str, *, keep: int = SHIPPED_RUNGS) -> Path:
-    """Write a ladder where it ships, of `keep` policies at most, with the command that made it."""
-    path = folder / f"{found.domain.name}.safetensors"
+    """Write a ladder where it ships, of `keep` policies at most, with the command that made it.
+
+    Raises:
+        UserError: Another command's ladder is there.
+    """
+    path = vacant(folder, found.domain, command)
     provenance = {**found.provenance, "command": command, "versions": runs.versions()}
     replace(found.thinned(keep), provenance=provenance).save(path)
+    return path
+
+
+def vacant(folder: Path, domain: Domain, command: str) -> Path:
+    """Where a domain's ladder may be written: there is none, or this very command's.
+
+    Raises:
+        UserError: Another command's ladder is there.
+    """
+    path = folder / f"{domain.name}.safetensors"
+    if path.exists() and load_ladder(path).provenance.get("command") != command:
+        raise UserError(f"{path} is another training's; choose another --out, or move it away.")
     return path

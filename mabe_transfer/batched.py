@@ -10,7 +10,6 @@ steps, which `mujoco.rollout` restarts.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from mujoco.batch import Batch
 from mabe_transfer import domains
 from mabe_transfer.errors import UserError
 from mabe_transfer.physics import build_model
+from mabe_transfer.threads import simulating
 
 if TYPE_CHECKING:
     from mabe_transfer.domains import Domain
@@ -59,7 +59,7 @@ class Simulation:
     Args:
         domain: A domain of a native robot.
         size: Number of copies.
-        threads: Threads of the pool; the machine's cores by default.
+        threads: Threads of the pool; by default those that `--threads` allows.
 
     Raises:
         UserError: The robot comes from dm_control and is stepped by its own environment.
@@ -74,7 +74,7 @@ class Simulation:
         self.nq, self.nv = int(self.model.nq), int(self.model.nv)
         self.observation_size = self.nq - 1 + self.nv
         self.action_size = int(self.model.nu)
-        self._batch = Batch(self.model, size, min(threads or os.cpu_count() or 1, size))
+        self._batch = Batch(self.model, size, min(threads or simulating(), size))
         self.qpos: Floats = self._batch.bind("qpos")  # [B, nq], live
         self.qvel: Floats = self._batch.bind("qvel")  # [B, nv], live
         self._control: Floats = self._batch.bind("ctrl")  # [B, nu], live
@@ -181,7 +181,7 @@ class BatchedEnv(VectorEnv[Floats, Actions, Any]):
     Args:
         name: A domain, or its name.
         num_envs: Number of copies.
-        threads: Simulation threads; the machine's cores by default.
+        threads: Simulation threads; by default those that `--threads` allows.
     """
 
     def __init__(self, name: str | Domain, num_envs: int, *, threads: int | None = None) -> None:

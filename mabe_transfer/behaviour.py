@@ -2,7 +2,7 @@
 
 A ladder is one safetensors file with the policies met along one SAC training, from the first to
 the best, each with its measured return. A quality names a rung: `expert` is the best, `medium` the
-one nearest to a third of the expert's return above random.
+one nearest to a third of the way from the ladder's worst to its expert.
 """
 
 from __future__ import annotations

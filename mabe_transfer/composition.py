@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mabe_transfer import bounds
 from mabe_transfer.actors import DETERMINISTIC, SQUASHED_NORMAL
 from mabe_transfer.errors import UserError
 from mabe_transfer.parts.conservative import Conservative
@@ -60,7 +61,8 @@ class Algorithm:
     batch: int = 256
 
     def __post_init__(self) -> None:
-        """Refuse compositions that make no sense, naming both columns."""
+        """Refuse compositions that make no sense, naming both columns, and numbers out of range."""
+        bounds.check(self)
         absent_prior, imitates = self.prior is None, isinstance(self.policy, Imitation)
         kind = type(self.policy).__name__
         on_policy, clones = isinstance(self.policy, Trpo | Npg), isinstance(self.policy, Td3)

@@ -2,22 +2,20 @@
 
 Every cell is a run whose folder is named by the hash of all that makes it. Running a matrix skips
 the cells that are complete, resumes what was interrupted, and goes on past a cell that fails: its
-sentence is its result. Several processes may run one matrix; each takes cells nobody else has.
+sentence is its result. Several processes may run one matrix; each takes cells nobody else has, and
+in the end waits for those that the others still have.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 import traceback
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mabe_transfer import runs
+from mabe_transfer import locks, runs
 from mabe_transfer.composition import Algorithm
 from mabe_transfer.config import fingerprint, with_overrides
 from mabe_transfer.errors import Interrupted, UserError
@@ -26,11 +24,7 @@ from mabe_transfer.progress import clock, notice
 from mabe_transfer.train import Schedule, Trainer, identity, result
 from mabe_transfer.transfer import Sources, sources
 
-if sys.platform != "win32":
-    import fcntl
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     import torch
@@ -107,43 +101,46 @@ def run(matrix: Matrix, out: Path, device: torch.device) -> Outcome:
         device: Where.
 
     Returns:
-        The records of all cells but those that another process is at.
+        The records of all cells.
 
     Raises:
         Interrupted: The user asked to stop; the same command goes on.
     """
-    records: list[Record] = []
+    records: dict[int, Record] = {}
     started, trained, total = time.monotonic(), 0, len(matrix.cells)
-    outcome = _outcome(matrix, records)
-    for number, cell in enumerate(matrix.cells, 1):
-        line = f"{number} of {total}, {cell.label} on {cell.task}"
-        begun = time.monotonic()
-        try:
-            record, new = _one(cell, matrix, out, device, line)
-        except (Interrupted, KeyboardInterrupt) as stop:
-            raise Interrupted(
-                f"Stopped at {line}: {len(records)} done. The same command skips those and goes "
-                f"on. {stop}".rstrip()
-            ) from None
-        if record is None:
-            notice(f"{line}: another process is at it.")
-            continue
-        records.append(record)
-        trained += new
-        took = f", in {clock(time.monotonic() - begun)}" if new else ", done before"
-        notice(f"{line}: {describe(record)}{took}{_left(started, trained, total - number)}")
-        outcome = _outcome(matrix, records)
-        outcome.write(out / "records.json")
-    return outcome
+    left = list(enumerate(matrix.cells, 1))
+    for patient in (False, True):
+        elsewhere = []
+        for number, cell in left:
+            line = f"{number} of {total}, {cell.label} on {cell.task}"
+            begun = time.monotonic()
+            try:
+                record, new = _one(cell, matrix, out, device, line, patient=patient)
+            except (Interrupted, KeyboardInterrupt) as stop:
+                raise Interrupted(
+                    f"Stopped at {line}: {len(records)} done. The same command skips those and "
+                    f"goes on. {stop}".rstrip()
+                ) from None
+            if record is None:
+                notice(f"{line}: another process is at it; waiting for it in the end.")
+                elsewhere.append((number, cell))
+                continue
+            records[number] = record
+            trained += new
+            took = f", in {clock(time.monotonic() - begun)}" if new else ", done before"
+            notice(f"{line}: {describe(record)}{took}{_left(started, trained, total - number)}")
+            _outcome(matrix, records).write(out / "records.json")
+        left = elsewhere
+    return _outcome(matrix, records)
 
 
-def _outcome(matrix: Matrix, records: list[Record]) -> Outcome:
+def _outcome(matrix: Matrix, records: dict[int, Record]) -> Outcome:
     return Outcome(
         title=matrix.title,
         data=matrix.data,
         seeds=matrix.seeds,
         schedule=matrix.schedule,
-        records=tuple(records),
+        records=tuple(records[number] for number in sorted(records)),
     )
 
 
@@ -155,7 +152,7 @@ def _left(started: float, trained: int, cells: int) -> str:
 
 
 def _one(
-    cell: Cell, matrix: Matrix, out: Path, device: torch.device, line: str
+    cell: Cell, matrix: Matrix, out: Path, device: torch.device, line: str, *, patient: bool
 ) -> tuple[Record | None, bool]:
     """A cell's record, trained if need be; none where another process is at it."""
     try:
@@ -170,7 +167,7 @@ def _one(
         return Record(label=cell.label, task=cell.task, row=cell.row.name, failure=why), False
     usual = out / f"{row.name}-{found.target.name}-{fingerprint(config)}"
     folder = runs.resumed(usual, config)
-    with _alone(folder) as mine:
+    with locks.held(folder, patient=patient) as mine:
         if not mine:
             return None, False
         status = folder / "status.json"
@@ -249,27 +246,3 @@ def _machine(folder: Path) -> str:
     versions = ", ".join(f"{name} {facts['versions'][name]}" for name in ("torch", "mujoco"))
     commit = f", commit {facts['commit']}" if facts["commit"] else ""
     return f"{facts['gpu'] or facts['machine']}, {facts['cores']} cores, {versions}{commit}"
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[bool]:
-    """Keep other processes away from a run's folder; false where one is there already."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if sys.platform == "win32":
-        yield True
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        yield _locked(handle)
-    finally:
-        os.close(handle)
-
-
-def _locked(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass  # a file system without locks
-    return True

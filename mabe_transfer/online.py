@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mabe_transfer import runs, weights
+from mabe_transfer import locks, runs, weights
 from mabe_transfer.behaviour import Ladder, Rung
 from mabe_transfer.config import Json, fingerprint, from_json, to_json
 from mabe_transfer.domains import unmeasured
@@ -120,8 +120,14 @@ class OnlineSac:
         """Train to the end, or to `until` environment steps, and give each domain's ladder.
 
         Raises:
+            UserError: Another process is at this training.
             Interrupted: The user asked to stop; the state is saved.
         """
+        with locks.sole(self.folder):
+            self._train(until)
+        return self.ladders()
+
+    def _train(self, until: int | None) -> None:
         total = min(self.total, (until or self.config.env_steps) // self.config.envs)
         names = ", ".join(domain.name for domain in self.domains)
         every = max(1, self.total // (self.config.rungs * CHECKPOINTS))
@@ -147,7 +153,6 @@ class OnlineSac:
                         f"({self.folder})."
                     )
         self._checkpoint()
-        return self.ladders()
 
     def ladders(self) -> list[Ladder]:
         """The policies kept so far, one ladder a domain."""

@@ -12,7 +12,7 @@ from mabe_transfer import evaluate, weights
 from mabe_transfer.actors import SQUASHED_NORMAL, AnyActor, read
 from mabe_transfer.domains import Domain, from_facts
 from mabe_transfer.errors import UserError, unknown
-from mabe_transfer.worlds import world
+from mabe_transfer.worlds import require_robot, world
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,10 +86,7 @@ def play(
     Raises:
         UserError: The domain is another robot's.
     """
-    if domain.robot.name != policies.target.robot.name:
-        raise UserError(
-            f"These policies are of {policies.target.robot.name}; they cannot act in {domain.name}."
-        )
+    require_robot(domain, policies.target.robot.name, "The run")
     groups = len(policies.seeds)
     simulation = world(domain, groups * episodes)
     found = evaluate.returns(policies.act, simulation, groups=groups, seed=seed)

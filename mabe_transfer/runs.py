@@ -54,8 +54,21 @@ class RunFolder:
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
         self.path = path
         claim(path, config)
-        write_json(path / "provenance.json", provenance())
+        self._sign()
         self._events: SummaryWriter | None = None
+
+    def _sign(self) -> None:
+        """Note what the run depends on, and what it depends on where it was resumed by another."""
+        file, now = self.path / "provenance.json", provenance()
+        if not file.is_file():
+            write_json(file, now)
+            return
+        status = self.path / "status.json"
+        first = read_json(file)
+        later = first.pop("resumed", [])
+        done = status.is_file() and read_json(status)["state"] == "complete"
+        if not done and now not in (first, *later):
+            write_json(file, {**first, "resumed": [*later, now]})
 
     def truncate(self, update: int) -> None:
         """Forget what was logged after an update, since it is about to happen again."""

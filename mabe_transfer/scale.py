@@ -41,7 +41,7 @@ class Scale:
     """Sizes and settings of an experiment; none leaves a setting as the row has it.
 
     Attributes:
-        name: `full` or `smoke`; results of a smoke scale are kept apart.
+        name: `full`, `cpu` or `smoke`; results of all but the full one are kept apart.
         forward: D1, in the target's physics.
         backward: D2, in the other physics.
         updates: Of each policy.
@@ -62,7 +62,7 @@ class Scale:
         correction: Of D2's rewards, in the control that corrects them.
         reference_episodes: Episodes by which random, expert and the source's expert are measured; 0
             measures nothing.
-        first_seed: Seeds count from here: the settings were chosen on others.
+        first_seed: Seeds count from here: on others, where the settings were chosen on some.
         overrides: `part.field` and value for every row that has it, as `--set` takes them.
     """
 

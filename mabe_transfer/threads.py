@@ -1,4 +1,4 @@
-"""How many processor threads torch uses.
+"""How many processor threads torch and the simulations use.
 
 A second thread helps a large product and only waits at a small one: beside another busy process,
 most of the time of a policy that acts in 64 copies went into such waiting.
@@ -6,19 +6,28 @@ most of the time of a policy that acts in 64 copies went into such waiting.
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
+
+_limit: list[int] = []  # as torch's own, the process's
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 def limit_threads(threads: int) -> None:
-    """Use so many CPU threads, all of them where `threads` is 0."""
+    """Use so many CPU threads from now on, all of them where `threads` is 0."""
     if threads:
         torch.set_num_threads(threads)
+        _limit[:] = [threads]
+
+
+def simulating() -> int:
+    """Threads that a simulation gets: every core, unless there is a limit."""
+    return min([os.cpu_count() or 1, *_limit])
 
 
 @contextmanager

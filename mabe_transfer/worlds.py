@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from mabe_transfer.batched import Actions, Bools, Floats, Simulation, Step
+from mabe_transfer.errors import UserError
 from mabe_transfer.suite import SuiteEnv
 
 if TYPE_CHECKING:
@@ -71,6 +72,21 @@ def world(domain: Domain, size: int) -> World:
         UserError: The domain's model cannot be built.
     """
     return Simulation(domain, size) if domain.robot.native else LoopedWorld(domain, size)
+
+
+def require_robot(domain: Domain, robot: str, whose: str) -> None:
+    """Refuse policies of one robot in a domain of another.
+
+    Args:
+        domain: Where they are to act.
+        robot: The robot that they are of.
+        whose: Where they are from.
+
+    Raises:
+        UserError: The domain is another robot's.
+    """
+    if domain.robot.name != robot:
+        raise UserError(f"{whose} holds policies of {robot}; they cannot act in {domain.name}.")
 
 
 class LoopedWorld:

@@ -405,3 +405,28 @@ def test_override_of_a_row_is_checked_like_a_row() -> None:
     both = with_overrides(MABE, {"rollouts.horizon": "1", "regulariser.target": "none"})
     assert both.rollouts == Rollouts(horizon=1, prior_start_share=0.5)
     assert both.regulariser == ExplicitKl(target=None)
+
+
+@pytest.mark.parametrize(
+    ("row", "setting", "sentence"),
+    [
+        ("mopo", "dynamics.batch=0", "dynamics.batch must be at least 1, not 0"),
+        ("mopo", "uncertainty.weight=-1", "uncertainty.weight must be at least 0, not -1"),
+        ("mopo", "dynamics.cooldown=1.5", "dynamics.cooldown must lie in 0..1, not 1.5"),
+        ("mopo", "dynamics.hidden=[200,0]", "dynamics.hidden must be at least 1, not 0"),
+        ("sac", "policy.critics=0", "policy.critics must be at least 1, not 0"),
+        ("sac", "policy.discount=1.5", "policy.discount must lie in 0..1, not 1.5"),
+        ("sac", "policy.policy_rate=nan", "policy.policy_rate must be at least 0, not nan"),
+        ("brac-v", "regulariser.weight=-1", "regulariser.weight must be at least 0, not -1"),
+        ("mabe", "regulariser.cap=0", "regulariser.cap must be above 0, not 0"),
+        ("mabe", "prior.weighting.temperature=0", "prior.weighting.temperature must be above 0"),
+        ("mabe", "prior.fit.batch=0", "prior.fit.batch must be at least 1, not 0"),
+        ("bc", "batch=0", "batch must be at least 1, not 0"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_as_set_reaches_them(
+    row: str, setting: str, sentence: str
+) -> None:
+    path, _, text = setting.partition("=")
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        with_overrides(ALGORITHMS[row], {path: text})

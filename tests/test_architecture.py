@@ -18,9 +18,11 @@ PACKAGE = "mabe_transfer"
 ORDER = (
     "errors",
     "config",
+    "bounds",
     "statistics",
     "progress",
     "threads",
+    "locks",
     "catalogue",
     "published",
     "presets",

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from mabe_transfer import forecast as foretelling
+from mabe_transfer import locks
 from mabe_transfer.cli import app
+from mabe_transfer.cli.training import pick_device
+from mabe_transfer.errors import UserError
 from mabe_transfer.forecast import Effort
 from mabe_transfer.parts.dynamics import Ensemble
 from mabe_transfer.parts.prior import Fit
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TINY = [
     "--set", "dynamics.max_epochs=1",
@@ -125,10 +126,26 @@ def test_train_evaluate_and_resume(datasets: None, tmp_path: Path) -> None:
     other = call("evaluate", run, "--episodes", "1", "--env", "hopper-ice-backward")
     assert other.exit_code == 0, other.output
     assert "cannot act in walker2d" in refusal("evaluate", run, "--env", "walker2d")
+    assert "cannot act in walker2d" in refusal("render", run, "--env", "walker2d")
+    taken = Path(run) / "config.json"
+    assert "--force" in refusal("render", run, "--out", str(taken))
+    with locks.held(Path(run)):
+        assert "Another process is at work" in refusal(*command)
     left = call("export", run, "--format", "safetensors")
     assert left.exit_code == 0, left.output
     assert "best of 0, 1 by its last evaluations" in " ".join(left.output.split())
     assert "seed" in refusal("train", *command[1:6], "3", *command[7:])
+
+
+def test_behaviour_of_one_robot_is_refused_in_another() -> None:
+    said = refusal("behaviour", "evaluate", "hopper", "--env", "walker2d")
+    assert "hopper holds policies of hopper; they cannot act in walker2d" in said
+
+
+@pytest.mark.parametrize("device", ["mps", "cuda:99", "gpu"])
+def test_device_that_is_not_there_is_refused(device: str) -> None:
+    with pytest.raises(UserError, match=f"--device {device}"):
+        pick_device(device)
 
 
 def test_evaluate_refuses_a_folder_without_a_run(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import signal
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,13 @@ import pytest
 import torch
 
 from mabe_transfer import collect as collecting
-from mabe_transfer import domains, matrix, outcome, published, runs, scoreboard
+from mabe_transfer import domains, locks, matrix, outcome, published, runs, scoreboard
 from mabe_transfer.algorithms import BC, BRAC_V, BREMEN, MOREL, SAC
 from mabe_transfer.behaviour import RandomPolicy
 from mabe_transfer.errors import Interrupted, UserError
 from mabe_transfer.learner import Learner
 from mabe_transfer.matrix import Cell, Matrix
+from mabe_transfer.online import OnlineConfig, OnlineSac
 from mabe_transfer.outcome import Outcome, Record
 from mabe_transfer.parts.dynamics import EnsembleModel
 from mabe_transfer.parts.prior import BehaviourPrior, Fit, Network, Unweighted
@@ -279,18 +281,31 @@ def test_ctrl_c_while_a_part_is_fitted_stops_as_politely(
     assert not matrix.run(one, tmp_path, CPU).failed
 
 
-def test_cell_that_another_process_is_at_is_left_to_it(
+def test_cell_that_another_process_is_at_is_waited_for_after_all_others(
     stores: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inner: list[Outcome] = []
 
-    def second(_: Learner) -> None:  # a lock belongs to an opened folder, as of another process
+    def second() -> None:  # a lock belongs to an opened folder, as of another process
         inner.append(matrix.run(small(stores), tmp_path, CPU))
 
-    at_step(3, second, monkeypatch)
+    other = threading.Thread(target=second)
+    at_step(3, lambda _: other.start(), monkeypatch)
     first = matrix.run(small(stores), tmp_path, CPU)
+    other.join(timeout=60)
     assert len(first.records) == 3
-    assert inner[0].records == first.records[1:]
+    assert inner[0].records == first.records
+
+
+def test_second_training_in_a_folder_is_refused(tmp_path: Path) -> None:
+    config = OnlineConfig(env_steps=64, envs=32, warmup=64, rungs=2, episodes=1)
+    training = OnlineSac([domains.domain("hopper")], config, seed=0, folder=tmp_path / "run")
+    with (
+        locks.held(tmp_path / "run"),
+        pytest.raises(UserError, match="Another process is at work in"),
+    ):
+        training.run()
+    assert training.run()
 
 
 # -- cells that fail -----------------------------------------------------------------------------

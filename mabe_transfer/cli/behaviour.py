@@ -15,7 +15,7 @@ from mabe_transfer.cli.training import parse_overrides
 from mabe_transfer.config import with_overrides
 
 with late.imports():
-    from mabe_transfer import acquire, domains, online, references
+    from mabe_transfer import acquire, domains, online, references, worlds
     from mabe_transfer import behaviour as behaviours
     from mabe_transfer import threads as processor
 
@@ -45,9 +45,10 @@ def train(
         f"mabe-transfer behaviour train {' '.join(names)} --steps {steps} --rungs {rungs} "
         f"--keep {kept} --seed {seed}" + "".join(f" --set {change}" for change in override or [])
     )
-    ladders = acquire.train_ladders(
-        [domains.domain(n) for n in names], config, seed=seed, folder=run
-    )
+    where = [domains.domain(name) for name in names]
+    for domain in where:
+        acquire.vacant(out, domain, command)
+    ladders = acquire.train_ladders(where, config, seed=seed, folder=run)
     for found in ladders:
         acquire.publish(found, out, command, keep=kept)
     _print(ladders)
@@ -75,6 +76,7 @@ def evaluate(
         else acquire.ladder(domains.domain(name))
     )
     where = domains.domain(env) if env else found.domain
+    worlds.require_robot(where, found.domain.robot.name, name)
     returns = references.play(where, found.policy(found.expert), episodes=episodes, seed=seed)
     row = {
         "policy": f"{found.domain.name}, expert",

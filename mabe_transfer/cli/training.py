@@ -16,7 +16,17 @@ from mabe_transfer.errors import UserError
 from mabe_transfer.progress import notice
 
 with late.imports():
-    from mabe_transfer import algorithms, composition, domains, policies, runs, transfer, video
+    from mabe_transfer import (
+        algorithms,
+        composition,
+        domains,
+        locks,
+        policies,
+        runs,
+        transfer,
+        video,
+        worlds,
+    )
     from mabe_transfer import evaluate as evaluation
     from mabe_transfer import threads as processor
     from mabe_transfer import train as learning
@@ -71,16 +81,12 @@ def train(
     where = pick_device(device)
     of_preset = chosen.name if chosen else ""
     config = learning.identity(row, found, schedule, seeds=numbers, device=where, preset=of_preset)
-    trainer = learning.Trainer(
-        row,
-        found,
-        schedule,
-        seeds=numbers,
-        device=where,
-        folder=out or runs.resumed(usual, config),
-        preset=of_preset,
-    )
-    report(trainer.run())
+    folder = out or runs.resumed(usual, config)
+    with locks.sole(folder):
+        trainer = learning.Trainer(
+            row, found, schedule, seeds=numbers, device=where, folder=folder, preset=of_preset
+        )
+        report(trainer.run())
 
 
 def lengths(row: composition.Algorithm, steps: int, evaluate_every: int) -> learning.Schedule:
@@ -137,10 +143,14 @@ def render(
         int | None, typer.Option(min=0, help="Which of the run's policies, by seed; the first.")
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Control steps to film.")] = 400,
+    force: Annotated[bool, typer.Option("--force", help="Replace what lies at --out.")] = False,
 ) -> None:
     """Film a run's policy."""
     found = policies.load(run)
     domain = domains.domain(env) if env else found.target
+    worlds.require_robot(domain, found.target.robot.name, str(run))
+    if out is not None and out.exists() and not force:
+        raise UserError(f"{out} exists; choose another --out, or replace it with --force.")
     chosen = found.seeds[0] if seed is None else seed
     path = out or run / f"video-{domain.name}-seed-{chosen}.mp4"
     total = video.film(found.act_one(chosen), domain, path, steps=steps, seed=chosen)
@@ -155,7 +165,7 @@ def parse_overrides(given: list[str]) -> dict[str, str]:
     """
     for text in given:
         if "=" not in text:
-            raise UserError(f"--set {text}: write part.field=value, such as sac.discount=0.98.")
+            raise UserError(f"--set {text}: write part.field=value, such as policy.discount=0.98.")
     return {name: value for name, _, value in (text.partition("=") for text in given)}
 
 
@@ -169,6 +179,10 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise UserError(f"--device {name}: there is cpu, cuda, and auto.") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"--device {name}: torch sees no CUDA device here; use cpu.")
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device {name}: there is cpu, cuda, and auto.")
+    seen = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= seen:
+        there = f"cuda:0 to cuda:{seen - 1}" if seen else "no CUDA device"
+        raise UserError(f"--device {name}: torch sees {there} here.")
     return device

@@ -58,15 +58,11 @@ class Ensemble:
     epoch_rows: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse elites that are no members, and shares that are none."""
+        """Refuse elites that are no members, and a share that holds out none or all."""
         if not 1 <= self.elites <= self.members:
             raise UserError(f"dynamics.elites must lie in 1..{self.members}, not {self.elites}.")
         if not 0.0 < self.holdout < 1.0:
             raise UserError(f"dynamics.holdout must lie between 0 and 1, not {self.holdout}.")
-        if not 0.0 <= self.cooldown <= 1.0:
-            raise UserError(f"dynamics.cooldown must lie in 0..1, not {self.cooldown}.")
-        if self.epoch_rows < 0:
-            raise UserError(f"dynamics.epoch_rows must be at least 0, not {self.epoch_rows}.")
 
     def build(self, sizes: Sizes) -> EnsembleModel:
         """Make an unfitted model."""
@@ -214,10 +210,16 @@ class EnsembleModel(nn.Module):
 
 
 class EnsembleFit:
-    """The fit of the ensembles, epoch by epoch; each member keeps the weights of its best."""
+    """The fit of the ensembles, epoch by epoch; each member keeps the weights of its best.
+
+    Raises:
+        UserError: There are fewer than two rows.
+    """
 
     def __init__(self, model: EnsembleModel, rows: Tensor) -> None:
         sizes, config = model.sizes, model.config
+        if len(rows) < 2:
+            raise UserError("A dynamics model needs at least 2 transitions, one of them held out.")
         self.model, self.config = model, config
         self.inputs, self.targets = model._standardise(rows)
         self.streams = Streams(sizes, "dynamics/batches")

@@ -5,22 +5,18 @@ durable write. A local store lies in a sibling called `<name>.partial` until it 
 object store, the attribute `complete` makes the difference.
 """
 
-import os
-import sys
 import weakref
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from mabe_transfer import locks
 from mabe_transfer.config import from_mapping
 from mabe_transfer.errors import UserError
 from mabe_transfer.store.format import difference, read_attributes, write_attributes
 from mabe_transfer.store.places import Folder, ObjectPlace, Place, sync
 from mabe_transfer.store.reading import partial_of
-
-if sys.platform != "win32":
-    import fcntl
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,19 +104,10 @@ class Partial:
         if self._target.path.exists():
             self._refuse()
         path = partial_of(self._target).path
-        path.mkdir(parents=True, exist_ok=True)
-        if sys.platform == "win32":
-            return lambda: None
-        handle = os.open(path, os.O_RDONLY)
-        release = weakref.finalize(self, os.close, handle)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            release()
-            raise UserError(f"{path} is being written by another process.") from None
-        except OSError:
-            pass  # a file system without locks
-        return release
+        release = locks.take(path)
+        if release is None:
+            raise UserError(f"{path} is being written by another process.")
+        return weakref.finalize(self, release)
 
     def _rename(self) -> None:
         if isinstance(self._target, Folder):
