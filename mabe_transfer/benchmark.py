@@ -117,12 +117,16 @@ def run(plan: Plan, out: Path, results: Path, device: torch.device, *, reference
     )
     beside = printed(version)
     board = scoreboard.board(outcome, reference=reference, printed=beside)
-    files = {
+    return Made(outcome, board, write(outcome, board, results, beside))
+
+
+def write(outcome: Outcome, board: Board, results: Path, beside: Printed | None) -> dict[str, Path]:
+    """Write records and tables of an outcome; gives the files."""
+    return {
         "records": outcome.write(results / "records.json"),
         "table": board.write(results / "table.md"),
         "numbers": scoreboard.tidy(outcome, results / "table.csv", printed=beside),
     }
-    return Made(outcome, board, files)
 
 
 def looks(updates: int) -> int:

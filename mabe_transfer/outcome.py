@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mabe_transfer import runs
 from mabe_transfer.config import from_json, to_json
+from mabe_transfer.errors import UserError
 from mabe_transfer.train import Schedule
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 
@@ -78,6 +80,26 @@ def read(path: Path) -> Outcome:
         UserError: There is no such file, or it holds something else.
     """
     return from_json(Outcome, runs.read_json(path), str(path))
+
+
+def joined(outcomes: Sequence[Outcome]) -> Outcome:
+    """Make one outcome of several that share seeds, schedule and data, as of several machines.
+
+    Raises:
+        UserError: They do not share them, or differ on a cell.
+    """
+    first = outcomes[0]
+    records: dict[tuple[str, str], Record] = {}
+    for found in outcomes:
+        for name in ("title", "data", "seeds", "schedule"):
+            mine, its = getattr(first, name), getattr(found, name)
+            if mine != its:
+                raise UserError(f"Results of another {name} do not join: {mine} and {its}.")
+        for record in found.records:
+            known = records.setdefault((record.label, record.task), record)
+            if known.returns != record.returns or known.failure != record.failure:
+                raise UserError(f"{record.label} on {record.task} has two results; leave one out.")
+    return replace(first, records=tuple(records.values()))
 
 
 def describe(record: Record) -> str:

@@ -139,6 +139,16 @@ def test_records_lie_as_json_and_are_read_again(whole: tuple[Path, Outcome]) -> 
     assert outcome.read(out / "records.json") == found
 
 
+def test_results_of_several_machines_make_one_and_contradictions_are_refused() -> None:
+    one, other = hand(record("bc", "a", 1.0, 2.0)), hand(record("bc", "b", 3.0, 4.0))
+    both = outcome.joined([one, other, one])
+    assert [r.task for r in both.records] == ["a", "b"]
+    with pytest.raises(UserError, match="bc on a has two results"):
+        outcome.joined([one, hand(record("bc", "a", 1.0, 2.5))])
+    with pytest.raises(UserError, match="another seeds do not join"):
+        outcome.joined([one, replace(other, seeds=(5, 6))])
+
+
 def test_file_of_something_else_is_no_outcome(tmp_path: Path) -> None:
     path = tmp_path / "records.json"
     path.write_text('{"title": "x", "colour": "red"}')

@@ -82,15 +82,27 @@ def d4rl(
 
 @app.command("show")
 def show_(
-    records: Annotated[Path, typer.Argument(help="The records.json of a matrix, done or not.")],
+    records: Annotated[
+        list[Path], typer.Argument(help="The records.json of a matrix, done or not; or of several.")
+    ],
     reference: Reference = "",
     printed: Annotated[str, typer.Option(help="A printed table to set beside it.")] = "",
+    results: Annotated[Path | None, typer.Option(help="Folder to write records and tables to.")] = (
+        None
+    ),
     as_json: Json = False,
 ) -> None:
-    """Show the table of a matrix, from its records, as far as they go."""
-    found = outcome.read(records)
+    """Show the table of a matrix, from its records, as far as they go.
+
+    Records of several machines make one table, if seeds, schedule and data are the same.
+    """
+    found = outcome.joined([outcome.read(path) for path in records])
     beside = published.table(printed) if printed else None
-    _print(scoreboard.board(found, reference=reference, printed=beside), as_json)
+    board = scoreboard.board(found, reference=reference, printed=beside)
+    _print(board, as_json)
+    if results is not None:
+        for name, path in benchmark.write(found, board, results, beside).items():
+            notice(f"{name}: {path}")
 
 
 def _print(board: scoreboard.Board, as_json: bool) -> None:
