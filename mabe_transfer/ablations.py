@@ -20,6 +20,7 @@ from mabe_transfer.config import to_json
 from mabe_transfer.d4rl_tasks import TABLE_1, TASKS, Named, Ours
 from mabe_transfer.domains import domain
 from mabe_transfer.evaluate import LAST
+from mabe_transfer.outcome import spare
 from mabe_transfer.scale import CPU, FULL, SMOKE, Scale
 from mabe_transfer.scoreboard import Scores
 from mabe_transfer.train import result
@@ -217,7 +218,11 @@ def sway(history: History) -> str:
 
 
 def _run(job: Job, rows: tuple[str, ...], reference: str) -> Made:
-    """The benchmark, as a scale has it; the full one leaves rows as the table has them."""
+    """The benchmark, as a scale has it; the full one leaves rows as the table has them.
+
+    Raises:
+        UserError: Results of more rows, datasets or seeds would be lost.
+    """
     whole = job.scale.name == FULL.name
     plan = Plan(
         algos=rows,
@@ -229,6 +234,8 @@ def _run(job: Job, rows: tuple[str, ...], reference: str) -> Made:
         overrides=dict(job.scale.overrides) if whole else {},
         settings=as_tabled if whole else job.scale.settings,
     )
+    tasks = [dataset.task for dataset in benchmark.named(plan)]
+    spare(job.results, rows, tasks, plan.seeds)
     return benchmark.run(plan, job.out, job.results, job.device, reference=reference)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from mabe_transfer import catalogue, policies, report, runs, video
+from mabe_transfer import catalogue, locks, policies, report, runs, video
 from mabe_transfer import scale as scales
 from mabe_transfer.algorithms import ALGORITHMS
 from mabe_transfer.config import with_overrides
@@ -123,15 +123,15 @@ def arms(scale: Scale) -> list[Algorithm]:
 
 
 def _arm(row: Algorithm, one: str, other: str, folder: Path, seeds: int, scale: Scale) -> Result:
-    trainer = Trainer(
-        row,
-        sources(row, one, other if row.prior is not None else None, TARGET),
-        scale.schedule(row),
-        seeds=scale.seeds(seeds),
-        device=torch.device("cpu"),
-        folder=folder,
-    )
-    return trainer.run()
+    with locks.sole(folder):
+        return Trainer(
+            row,
+            sources(row, one, other if row.prior is not None else None, TARGET),
+            scale.schedule(row),
+            seeds=scale.seeds(seeds),
+            device=torch.device("cpu"),
+            folder=folder,
+        ).run()
 
 
 def _film(result: Result, files: dict[str, Path]) -> None:

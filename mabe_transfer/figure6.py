@@ -19,7 +19,7 @@ from mabe_transfer.errors import unknown
 from mabe_transfer.evaluate import LAST
 from mabe_transfer.marks import Marks, measure
 from mabe_transfer.matrix import Cell, Matrix
-from mabe_transfer.outcome import Outcome
+from mabe_transfer.outcome import Outcome, spare
 from mabe_transfer.pooling import Pool
 from mabe_transfer.scale import prior_alone
 from mabe_transfer.standing import ALL, Standing, standings
@@ -87,12 +87,13 @@ def run(
         device: Where.
 
     Raises:
-        UserError: A robot is none of the paper's.
+        UserError: A robot is none of the paper's, or results of more would be lost.
         Interrupted: The user asked to stop; the same command goes on.
     """
     for robot in robots:
         if robot not in ROBOTS:
             raise unknown("robot of this figure", robot, ROBOTS)
+    spare(results, LABELS, robots, scale.seeds(seeds))
     cells = tuple(cell for robot in robots for cell in arms(robot, data(robot, scale), scale))
     marks = {robot: _marks(robot, scale, out) for robot in robots}
     outcome = matrix.run(

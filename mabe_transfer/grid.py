@@ -23,6 +23,7 @@ from mabe_transfer.forecast import Effort, Forecast, forecast
 from mabe_transfer.gain import MABE, MOPO, PRIOR, Place, correlations, gains, line
 from mabe_transfer.library import open_dataset
 from mabe_transfer.matrix import Cell, Matrix
+from mabe_transfer.outcome import spare
 from mabe_transfer.scale import Scale, prior_alone
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ def run(job: Job) -> Made:
     Behaviour policies that do not ship are trained first. Every step that was done before is found.
 
     Raises:
-        UserError: The robot, a shift or a task is none of the grid's.
+        UserError: The robot, a shift or a task is none of the grid's, or results of more would be
+            lost.
         Interrupted: The user asked to stop; the same command goes on.
     """
     for kind, given, known in (
@@ -81,6 +83,8 @@ def run(job: Job) -> Made:
     places = [
         Place(robot=job.robot, shift=shift, task=task) for shift in job.shifts for task in job.tasks
     ]
+    names = [place.name for place in places]
+    spare(job.results, (MOPO, PRIOR, MABE), names, job.scale.seeds(job.seeds))
     one = job.scale.gather(catalogue.recipe(f"{job.robot}-figure6-forward"), job.scale.forward)
     cells, foretold = [], {}
     for place in places:

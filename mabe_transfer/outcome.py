@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from mabe_transfer.errors import UserError
 from mabe_transfer.train import Schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 
@@ -80,6 +81,36 @@ def read(path: Path) -> Outcome:
         UserError: There is no such file, or it holds something else.
     """
     return from_json(Outcome, runs.read_json(path), str(path))
+
+
+def spare(folder: Path, labels: Iterable[str], tasks: Iterable[str], seeds: Sequence[int]) -> None:
+    """Refuse to replace results by those of fewer cells or fewer seeds.
+
+    Args:
+        folder: Where results are to be written.
+        labels: Rows of what is to be run.
+        tasks: Its columns.
+        seeds: Of every cell.
+
+    Raises:
+        UserError: The folder holds results that would be lost.
+    """
+    path = folder / "records.json"
+    if not path.is_file():
+        return
+    kept, coming = read(path), set(itertools.product(labels, tasks))
+    lost = [f"{r.label} on {r.task}" for r in kept.records if (r.label, r.task) not in coming]
+    more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+    if lost:
+        raise UserError(
+            f"{folder} holds results of {lost[0]}{more}, which this would replace and not make "
+            "again; choose another --out."
+        )
+    if len(kept.seeds) > len(seeds):
+        raise UserError(
+            f"{folder} holds results of {len(kept.seeds)} seeds, which {len(seeds)} would replace; "
+            "choose another --out."
+        )
 
 
 def joined(outcomes: Sequence[Outcome]) -> Outcome:

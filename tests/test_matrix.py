@@ -23,7 +23,7 @@ from mabe_transfer.errors import Interrupted, UserError
 from mabe_transfer.learner import Learner
 from mabe_transfer.matrix import Cell, Matrix
 from mabe_transfer.online import OnlineConfig, OnlineSac
-from mabe_transfer.outcome import Outcome, Record
+from mabe_transfer.outcome import Outcome, Record, spare
 from mabe_transfer.parts.dynamics import EnsembleModel
 from mabe_transfer.parts.prior import BehaviourPrior, Fit, Network, Unweighted
 from mabe_transfer.parts.sac import Sac
@@ -372,6 +372,16 @@ def test_cell_that_breaks_leaves_its_traceback_and_is_tried_again(
     assert "in broken" in (tmp_path / failed.folder / "traceback.txt").read_text()
     assert len(found.records) == 3
     assert matrix.run(small(stores), tmp_path, CPU) == whole[1]
+
+
+def test_results_are_not_replaced_by_those_of_fewer_cells_or_seeds(tmp_path: Path) -> None:
+    spare(tmp_path, ("bc",), ("a",), (0,))
+    hand(record("bc", "a", 1.0, 2.0), record("bc", "b", 3.0, 4.0)).write(tmp_path / "records.json")
+    spare(tmp_path, ("bc", "mopo"), ("a", "b", "c"), (5, 6))
+    with pytest.raises(UserError, match=r"holds results of bc on b, which this would replace"):
+        spare(tmp_path, ("bc",), ("a",), (0, 1))
+    with pytest.raises(UserError, match="results of 2 seeds, which 1 would replace"):
+        spare(tmp_path, ("bc",), ("a", "b"), (0,))
 
 
 # -- the table -----------------------------------------------------------------------------------

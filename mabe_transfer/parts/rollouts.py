@@ -25,7 +25,8 @@ class Rollouts:
         horizon: Steps of a rollout, h.
         starts: Rollouts made at a time, for each seed.
         every: Policy updates between two times.
-        kept: Times whose rollouts are kept, the newest ones.
+        kept: Times whose rollouts are kept, the newest ones; where rollouts end early, older ones
+            stay in what room is left.
         real_share: Share of real transitions in a batch.
         prior_start_share: Share of rollouts that start from states of the prior's data (D2),
             stepped by the target's model (D1). 0 is the paper's form.
