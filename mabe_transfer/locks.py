@@ -26,8 +26,14 @@ def take(folder: Path) -> Callable[[], None] | None:
     Returns:
         What releases it; none where somebody else has it. Where the system or the file system
         knows no locks, everybody gets it.
+
+    Raises:
+        UserError: The folder cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be a folder to write to ({error.strerror}).") from None
     if sys.platform == "win32":
         return _nothing
     handle = os.open(folder, os.O_RDONLY)

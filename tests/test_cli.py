@@ -137,6 +137,17 @@ def test_train_evaluate_and_resume(datasets: None, tmp_path: Path) -> None:
     assert "seed" in refusal("train", *command[1:6], "3", *command[7:])
 
 
+@pytest.mark.parametrize("words", [("--out", "afile"), ("--out", "afile/run")])
+def test_run_that_is_no_folder_is_refused(
+    words: tuple[str, str], datasets: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("afile").write_text("mine")
+    said = refusal("train", "--algo", "bc", "--prior", "hopper-random", "--steps", "2", *words)
+    assert "afile" in said
+    assert Path("afile").read_text() == "mine"
+
+
 def test_behaviour_of_one_robot_is_refused_in_another() -> None:
     said = refusal("behaviour", "evaluate", "hopper", "--env", "walker2d")
     assert "hopper holds policies of hopper; they cannot act in walker2d" in said

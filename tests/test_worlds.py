@@ -105,4 +105,4 @@ def test_domain_without_references_says_how_to_measure_them() -> None:
     nameless = domain("hopper-mass=1.25")
     with pytest.raises(UserError, match=r"mabe-transfer envs reference hopper-mass=1\.25"):
         nameless.normalised(0.0)
-    assert "measure with" in reference_sentence(nameless)
+    assert "envs reference mine.toml" in reference_sentence(nameless, "mine.toml")

@@ -62,7 +62,7 @@ app = typer.Typer(
     help="Turn data from two worlds into one policy.",
 )
 app.add_typer(envs.app, name="envs", help="Robots, physics shifts and tasks.")
-app.add_typer(data.app, name="data", help="Datasets that were collected.")
+app.add_typer(data.app, name="data", help="Datasets: list, check, import, export, download.")
 app.add_typer(behaviour.app, name="behaviour", help="Policies whose behaviour is collected.")
 app.add_typer(algorithms.app, name="algorithms", help="The table of algorithms.")
 app.add_typer(experiment.app, name="experiment", help="Reproduce a result by one command.")

@@ -30,10 +30,13 @@ def train(
     steps: Annotated[int, typer.Option(min=1000, help="Environment steps a domain.")] = 320_000,
     rungs: Annotated[int, typer.Option(min=2, help="Policies measured along the way.")] = 16,
     keep: Annotated[
-        int | None, typer.Option(min=5, help="Most policies in the file; as those that ship.")
+        int | None, typer.Option(min=5, help="Keep at most this many policies; 8 by default.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the first domain; the next adds 1.")] = 0,
-    override: Annotated[list[str] | None, typer.Option("--set", help="field=value")] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="part.field=value, such as sac.hidden=[128,128]"),
+    ] = None,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all.")] = 0,
 ) -> None:
     """Train SAC in several domains as one stack, and keep policies along the way."""

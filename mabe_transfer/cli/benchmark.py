@@ -51,7 +51,9 @@ def d4rl(
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs/benchmark-d4rl"),
-    results: Annotated[Path | None, typer.Option(help="Folder of the tables; --out's.")] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Folder of the tables; that of --out by default.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train rows on D4RL's data; repeated, it skips what is complete and resumes the rest."""

@@ -31,12 +31,16 @@ def collect(
     env: Annotated[str, typer.Option(help="Domain to collect in, or a TOML file.")] = "",
     recipe: Annotated[str, typer.Option(help="A recipe of datasets/*.toml, or a TOML file.")] = "",
     quality: Annotated[str, typer.Option(help=f"One of: {', '.join(QUALITIES)}.")] = "expert",
-    transitions: Annotated[int | None, typer.Option(help="How many; 100,000 by default.")] = None,
+    transitions: Annotated[
+        int | None, typer.Option(help="How many; 100,000, or a medium-replay whole.")
+    ] = None,
     policy: Annotated[
         str | None, typer.Option(help="A ladder to use, or d4rl:NAME for the policy in its file.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the collection.")] = 0,
-    out_: Annotated[str | None, typer.Option("--out", help="Path or URL of the dataset.")] = None,
+    out_: Annotated[
+        str | None, typer.Option("--out", help="Name, path or URL of the dataset.")
+    ] = None,
 ) -> None:
     """Collect a dataset: a domain, a quality of behaviour, a number of transitions."""
     if bool(env) == bool(recipe):

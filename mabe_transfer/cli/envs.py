@@ -55,7 +55,7 @@ def show_(name: Name, as_json: Json = False) -> None:
         "reward": " ".join(f"{weight:+g} {term}" for term, weight in domain.weights.items()),
         "observation": ", ".join(f"{q.name} [{q.unit}]" for q in robot.observation) or "flat",
         "action": ", ".join(f"{q.name} [{q.unit}]" for q in robot.action) or "flat",
-        "reference": reference_sentence(domain),
+        "reference": reference_sentence(domain, name),
     }
     show([{"fact": k, "value": v} for k, v in facts.items()], title=domain.name)
 
@@ -81,11 +81,11 @@ def reference(
     typer.echo(references.measure(domains.domain(name), episodes=episodes, seed=seed))
 
 
-def reference_sentence(domain: domains.Domain) -> str:
-    """A domain's reference returns in one sentence, with how they were measured."""
+def reference_sentence(domain: domains.Domain, name: str) -> str:
+    """A domain's reference returns in one sentence, with how they were, or are to be, measured."""
     found = domain.reference
     if found is None:
-        return f"none; measure with: mabe-transfer envs reference {domain.name}"
+        return f"none; measure with: mabe-transfer envs reference {name}"
     how = f", {found.episodes} episodes, {found.engine}" if found.episodes else ""
     return f"random {found.random:g}, expert {found.expert:g} ({found.command}{how})"
 

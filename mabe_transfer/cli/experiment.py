@@ -53,7 +53,9 @@ Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="part.field=value, where a row has the part")
 ]
-Datasets = Annotated[str, typer.Option(help="By commas, such as hopper-medium; all nine if none.")]
+Datasets = Annotated[
+    str, typer.Option(help="By commas, such as hopper-medium; all of the experiment's if none.")
+]
 
 
 @app.command("figure6")

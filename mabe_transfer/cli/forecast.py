@@ -19,13 +19,13 @@ with late.imports():
 def forecast(
     dynamics: Annotated[str, typer.Option(help="D1: data of the world to act in.")],
     prior: Annotated[str, typer.Option(help="D2: data of the wanted behaviour.")],
-    env: Annotated[str, typer.Option(help="Target domain; follows from the data.")] = "",
+    target: Annotated[str, typer.Option(help="Target domain; follows from the data.")] = "",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Say what D1's model knows of D2's behaviour, and what to expect of MABE."""
     processor.limit_threads(threads)
-    found = foretelling.forecast(dynamics, prior, env or None)
+    found = foretelling.forecast(dynamics, prior, target or None)
     if as_json:
         typer.echo(json.dumps(to_json(found), indent=1))
         return

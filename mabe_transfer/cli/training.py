@@ -49,13 +49,20 @@ def train(
     ] = "",
     target: Annotated[str, typer.Option(help="Target domain; follows from the data.")] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Policies trained together.")] = 3,
-    first_seed: Annotated[int, typer.Option(min=0, help="Seeds count from here.")] = 0,
+    first_seed: Annotated[
+        int, typer.Option(min=0, help="The first seed; the others follow it.")
+    ] = 0,
     steps: Annotated[
         int, typer.Option(min=0, help="Steps of each seed; 0: as the row has it.")
     ] = 0,
-    evaluate_every: Annotated[int, typer.Option(min=0, help="Steps between looks; 0: same.")] = 0,
+    evaluate_every: Annotated[
+        int, typer.Option(min=0, help="Steps between evaluations; 0: as the row has it.")
+    ] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
-    override: Annotated[list[str] | None, typer.Option("--set", help="part.field=value")] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="part.field=value, such as policy.discount=0.98"),
+    ] = None,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder; a matching one resumes.")] = None,
 ) -> None:
@@ -140,7 +147,8 @@ def render(
     ] = None,
     env: Annotated[str, typer.Option(help="Domain; the run's own target by default.")] = "",
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Which of the run's policies, by seed; the first.")
+        int | None,
+        typer.Option(min=0, help="Seed of the policy to film; the run's first by default."),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Control steps to film.")] = 400,
     force: Annotated[bool, typer.Option("--force", help="Replace what lies at --out.")] = False,
