@@ -41,11 +41,11 @@ RANGES = {
     **dict.fromkeys(
         ("rate", "policy_rate", "critic_rate", "dual_rate", "learning_rate", "weight", "target",
          "weight_decay", "noise", "noise_clip", "policy_penalty", "critic_penalty", "critics_first",
-         "damping", "trust_weight", "epoch_rows"),
+         "damping", "initial", "inverse_temperature", "trust_weight", "epoch_rows"),
         AMOUNT,
     ),
     **dict.fromkeys(
-        ("temperature", "inverse_temperature", "clip", "cap", "initial", "initial_std", "delta",
+        ("temperature", "clip", "cap", "initial_std", "delta",
          "step", "trust", "value_weight", "return_range"),
         POSITIVE,
     ),

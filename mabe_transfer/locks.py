@@ -28,12 +28,9 @@ def take(folder: Path) -> Callable[[], None] | None:
         knows no locks, everybody gets it.
 
     Raises:
-        UserError: The folder cannot be made.
+        OSError: The folder cannot be made.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be a folder to write to ({error.strerror}).") from None
+    folder.mkdir(parents=True, exist_ok=True)
     if sys.platform == "win32":
         return _nothing
     handle = os.open(folder, os.O_RDONLY)
@@ -54,9 +51,15 @@ def held(folder: Path, *, patient: bool = False) -> Iterator[bool]:
     Args:
         folder: Made if absent.
         patient: Wait until it is free.
+
+    Raises:
+        UserError: The folder cannot be made.
     """
-    while (release := take(folder)) is None and patient:
-        time.sleep(LOOK)
+    try:
+        while (release := take(folder)) is None and patient:
+            time.sleep(LOOK)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be a folder to write to ({error.strerror}).") from None
     try:
         yield release is not None
     finally:
