@@ -2,9 +2,9 @@
 
 The same row is trained twice on each data set, from the same seeds: by the fast path, and by the
 plain one, in which gradients are all autograd's and Adam steps tensor by tensor. Dynamics and prior
-are fitted once and found again. Both gradients are the same up to rounding (that is a
-test), but a training amplifies rounding, so scores are compared: the fast path's mean over seeds is
-to lie within the bootstrap 95 % interval of the plain path's.
+are fitted once and found again. Both gradients are the same up to rounding (that is a test), but a
+training amplifies rounding, so scores are compared: the fast path's mean over seeds is to lie
+within the bootstrap 95 % interval of the plain path's.
 
     python benchmarks/equal_scores.py --data hopper-d4rl-medium --data halfcheetah-d4rl-medium
         [--row mabe] [--seeds 5] [--json FILE]

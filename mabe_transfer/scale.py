@@ -62,7 +62,7 @@ class Scale:
         correction: Of D2's rewards, in the control that corrects them.
         reference_episodes: Episodes by which random, expert and the source's expert are measured; 0
             measures nothing.
-        first_seed: Seeds count from here: on others, where the settings were chosen on some.
+        first_seed: Seeds count from here; what was tuned was tuned on others.
         overrides: `part.field` and value for every row that has it, as `--set` takes them.
     """
 

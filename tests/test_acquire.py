@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+import pytest
 
 from mabe_transfer.acquire import Request, _climb, acquire, publish
 from mabe_transfer.behaviour import load_ladder, shipped
 from mabe_transfer.domains import domain
+from mabe_transfer.errors import UserError
 from mabe_transfer.library import open_dataset
 from mabe_transfer.online import OnlineConfig, OnlineSac
 from mabe_transfer.parts.sac import Sac
 from mabe_transfer.replay import resimulate
 from mabe_transfer.verify import verify
-
-if TYPE_CHECKING:
-    import pytest
 
 TINY = OnlineConfig(
     sac=Sac(hidden=(8, 8)), env_steps=240, envs=4, warmup=200, batch=8, rungs=2, episodes=1
@@ -57,3 +56,16 @@ def test_medium_replay_is_of_the_training_that_made_the_shipped_policies(
     met = training.records[0].transitions(steps)
     np.testing.assert_array_equal(store.load().actions, met.actions)
     assert store.attributes["behaviour"]["training"]["seed"] == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"quality": "medium-replay", "seed": 1}, "whose seed is theirs"),
+        ({"quality": "medium-replay", "policy": "mine.safetensors"}, "no policy can be chosen"),
+        ({"quality": "random", "policy": "mine.safetensors"}, "no policy can be chosen"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        acquire(Request(**{"domain": domain("hopper"), **changes}))

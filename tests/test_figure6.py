@@ -21,7 +21,7 @@ from mabe_transfer.marks import Marks
 from mabe_transfer.outcome import Record
 from mabe_transfer.parts.prior import Fit, Network
 from mabe_transfer.parts.regulariser import ExplicitKl
-from mabe_transfer.scale import FULL, SHORT, SMOKE
+from mabe_transfer.scale import CPU, FULL, SHORT, SMOKE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,6 +112,17 @@ def test_trainings_are_looked_at_as_often_as_wanted_and_at_their_end(updates: in
     assert -(-updates // every) <= 15
     assert -(-updates // benchmark.looks(updates)) <= 20
     assert every <= -(-updates // 15)
+
+
+def test_benchmark_takes_the_schedule_that_a_scale_has_for_each_row() -> None:
+    """Priors that are the policy were looked at as rarely as policies that climb values."""
+    plan = benchmark.Plan(
+        algos=("bc", "mopo"), seeds=(0,), schedule=CPU.plan, schedules=CPU.schedule, overrides={}
+    )
+    found = {cell.label: cell.schedule for cell in benchmark.cells(plan, benchmark.named(plan))}
+    assert found["bc"] == CPU.schedule(ALGORITHMS["bc"])
+    assert found["mopo"] == CPU.plan
+    assert found["bc"].evaluate_every < found["mopo"].evaluate_every
 
 
 def test_unknown_scale_robot_and_setting_are_refused(tmp_path: Path) -> None:

@@ -384,6 +384,20 @@ def test_results_are_not_replaced_by_those_of_fewer_cells_or_seeds(tmp_path: Pat
         spare(tmp_path, ("bc",), ("a", "b"), (0,))
 
 
+def test_provenance_keeps_who_began_a_run_and_notes_who_resumed_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for commit in ("one", "two", "two"):
+        monkeypatch.setattr(runs, "provenance", lambda commit=commit: {"commit": commit})
+        folder = runs.RunFolder(tmp_path / "run", {})
+    kept = {"commit": "one", "resumed": [{"commit": "two"}]}
+    assert runs.read_json(tmp_path / "run" / "provenance.json") == kept
+    folder.status("complete")
+    monkeypatch.setattr(runs, "provenance", lambda: {"commit": "three"})
+    runs.RunFolder(tmp_path / "run", {})
+    assert runs.read_json(tmp_path / "run" / "provenance.json") == kept
+
+
 # -- the table -----------------------------------------------------------------------------------
 
 
