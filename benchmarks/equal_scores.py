@@ -1,10 +1,11 @@
 """Whether what makes updates fast changes what is learned.
 
-The same row is trained twice on each data set, from the same seeds: by the fast path, and by the
-plain one, in which gradients are all autograd's and Adam steps tensor by tensor. Dynamics and prior
-are fitted once and found again. Both gradients are the same up to rounding (that is a test), but a
-training amplifies rounding, so scores are compared: the fast path's mean over seeds is to lie
-within the bootstrap 95 % interval of the plain path's.
+The same row is trained thrice on each data set, from the same seeds: by the plain path, in which
+gradients are all autograd's and Adam steps tensor by tensor; by the fast one; and by the fast one
+with hidden layers in bfloat16. Dynamics and prior are fitted once and found again. Gradients of the
+first two are the same up to rounding (that is a test), but a training amplifies rounding, so scores
+are compared: a fast path's mean over seeds is to lie within the bootstrap 95 % interval of the
+plain path's.
 
     python benchmarks/equal_scores.py --data hopper-d4rl-medium --data halfcheetah-d4rl-medium
         [--row mabe] [--seeds 5] [--json FILE]
@@ -43,7 +44,10 @@ Json = dict[str, Any]
 class PlainPass:
     """What `rectified.Pass` is, by autograd."""
 
-    def __init__(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> None:
+    def __init__(
+        self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], *, halved: bool
+    ) -> None:
+        assert not halved
         self.parameters = [*weights, *biases]
         self.x = x.detach().requires_grad_()
         with torch.enable_grad():
@@ -62,6 +66,14 @@ class PlainPass:
         return found[..., first:]
 
 
+def plain_perceptrons(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], *, halved: bool
+) -> Tensor:
+    """What `rectified.perceptrons` is, by autograd."""
+    assert not halved
+    return rectified.plain(x, weights, biases)
+
+
 def plain_adam(module: nn.Module, rate: float) -> torch.optim.Adam:
     """Make an Adam that steps tensor by tensor."""
     return torch.optim.Adam(module.parameters(), lr=rate, foreach=False)
@@ -71,16 +83,19 @@ def plain_adam(module: nn.Module, rate: float) -> torch.optim.Adam:
 def plainly() -> Iterator[None]:
     """Let updates of policies and critics go the plain path."""
     with (
-        mock.patch.object(rectified, "perceptrons", rectified.plain),
+        mock.patch.object(rectified, "perceptrons", plain_perceptrons),
         mock.patch.object(rectified, "Pass", PlainPass),
         mock.patch.object(sac, "adam", plain_adam),
     ):
         yield
 
 
-def scores(row: str, name: str, scale: Scale, seeds: int, folder: Path) -> tuple[Floats, float]:
+def scores(
+    row: str, name: str, scale: Scale, seeds: int, folder: Path, *, halved: bool = False
+) -> tuple[Floats, float]:
     """Final score of every seed [S] (the return, where there is none), and the seconds it took."""
-    found = with_overrides(algorithm(row), dict(scale.settings(algorithm(row))))
+    settings = dict(scale.settings(algorithm(row))) | {"policy.bfloat16": str(halved).lower()}
+    found = with_overrides(algorithm(row), settings)
     prior = name if found.prior is not None else None
     sources = transfer.sources(found, name, prior, None)
     trainer = Trainer(
@@ -99,21 +114,27 @@ def scores(row: str, name: str, scale: Scale, seeds: int, folder: Path) -> tuple
 
 
 def compared(row: str, name: str, scale: Scale, seeds: int, folder: Path) -> Json:
-    """Both paths on one data set."""
+    """All paths on one data set; the first one fits what the others find."""
     fast, fast_seconds = scores(row, name, scale, seeds, folder / "fast")
     with plainly():
         plain, plain_seconds = scores(row, name, scale, seeds, folder / "plain")
+    half, half_seconds = scores(row, name, scale, seeds, folder / "half", halved=True)
     wanted = statistics.mean_interval(plain)
     return {
         "data": name,
         "row": row,
-        "fast": fast.tolist(),
         "plain": plain.tolist(),
-        "fast mean": float(fast.mean()),
         "plain mean": wanted.value,
         "plain interval": [wanted.low, wanted.high],
-        "within": bool(wanted.low <= fast.mean() <= wanted.high),
-        "seconds": {"fast, with fits": fast_seconds, "plain": plain_seconds},
+        "seconds": {"fast, with fits": fast_seconds, "plain": plain_seconds, "half": half_seconds},
+        **{
+            path: {
+                "scores": found.tolist(),
+                "mean": float(found.mean()),
+                "within": bool(wanted.low <= found.mean() <= wanted.high),
+            }
+            for path, found in (("fast", fast), ("half", half))
+        },
     }
 
 
@@ -140,10 +161,13 @@ def main() -> None:
 def sentence(found: Json) -> str:
     """What was found on one data set."""
     low, high = found["plain interval"]
-    verdict = "within" if found["within"] else "OUTSIDE"
+    beside = ", ".join(
+        f"{path} {found[path]['mean']:.2f} ({'within' if found[path]['within'] else 'OUTSIDE'})"
+        for path in ("fast", "half")
+    )
     return (
-        f"{found['row']} on {found['data']}: fast {found['fast mean']:.2f}, {verdict} the plain "
-        f"path's {found['plain mean']:.2f} [{low:.2f}, {high:.2f}]"
+        f"{found['row']} on {found['data']}: plain {found['plain mean']:.2f} "
+        f"[{low:.2f}, {high:.2f}], {beside}"
     )
 
 

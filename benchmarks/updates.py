@@ -3,7 +3,8 @@
 Batches of 256 (12 of the data, the others of the model), two hidden layers of 256, twin critics,
 hopper's widths. The pool of model transitions has its usual size and is full of noise; batches are
 drawn within the measurement. `mopo` against OfflineRL-Kit's MOPO and unifloral's (jitted, critics
-and hidden layers brought to two), in turn.
+and hidden layers brought to two), in turn; and `mopo` with hidden layers in bfloat16 against the
+same, whose precision is float32.
 
     python benchmarks/updates.py [--quick] [--device cuda] [--json FILE]
         [--peer-offlinerlkit FOLDER] [--peer-unifloral FOLDER --python-unifloral PYTHON]
@@ -24,6 +25,7 @@ from peers import Peer
 from rounds import ORK, UNIFLORAL, Comparison
 
 from mabe_transfer.algorithms import MABE, MOPO
+from mabe_transfer.config import with_overrides
 
 if TYPE_CHECKING:
     import argparse
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 SEEDS = 5
 ROBOT = "hopper"
+HALF = with_overrides(MOPO, {"policy.bfloat16": "true"})
 
 
 def rate(update: Callable[[int], float], count: int, seeds: int = 1) -> rounds.Play:
@@ -59,9 +62,11 @@ def together(processes: list[Peer], count: int) -> rounds.Play:
 
 def single(given: argparse.Namespace, work: Work) -> list[Comparison]:
     """`mopo` of one seed against both peers, and `mabe` against `mopo`."""
-    mopo = trials.updating(MOPO, work.trial, starts=work.starts)
-    mabe = trials.updating(MABE, work.trial, starts=work.starts)
-    players = {"mopo": rate(mopo, work.count), "mabe": rate(mabe, work.count)}
+    rows = {"update": MOPO, "update-half": HALF, "mabe-update": MABE}
+    players = {
+        key: rate(trials.updating(row, work.trial, starts=work.starts), work.count)
+        for key, row in rows.items()
+    }
     absent = {}
     running: list[Peer] = []
     for name, start in ((ORK, peers.offlinerlkit), (UNIFLORAL, peers.unifloral)):
@@ -74,29 +79,34 @@ def single(given: argparse.Namespace, work: Work) -> list[Comparison]:
     found = rounds.alternate(players, given.rounds)
     for peer in running:
         peer.close()
-    rows = [
+    beside = [
         Comparison(
-            key="update",
+            key=key,
             against=name,
             unit="updates/s",
-            ours=found["mopo"],
+            ours=found[key],
             theirs=found.get(name, ()),
             skipped=absent.get(name, ""),
         )
+        for key in ("update", "update-half")
         for name in (ORK, UNIFLORAL)
     ]
-    mine, own = found["mabe"], found["mopo"]
-    against = "our own `mopo`"
-    rows.append(
-        Comparison(key="mabe-update", against=against, unit="updates/s", ours=mine, theirs=own)
+    own = Comparison(
+        key="mabe-update",
+        against="our own `mopo`",
+        unit="updates/s",
+        ours=found["mabe-update"],
+        theirs=found["update"],
     )
-    return rows
+    return [*beside, own]
 
 
 def several(given: argparse.Namespace, work: Work) -> list[Comparison]:
     """Five seeds of `mopo` in one process against five processes, and against seed by seed."""
-    ours = trials.updating(MOPO, work.trial, seeds=SEEDS, starts=work.starts)
-    players = {"ours": rate(ours, work.count, SEEDS)}
+    players = {}
+    for key, row in (("seeds", MOPO), ("seeds-half", HALF)):
+        ours = trials.updating(row, work.trial, seeds=SEEDS, starts=work.starts)
+        players[key] = rate(ours, work.count, SEEDS)
     names = (f"5 {ORK} processes", f"{UNIFLORAL}, seed by seed")
     absent, running = {}, list[Peer]()
     for _ in range(SEEDS):  # one thread each: five processes on few cores
@@ -118,14 +128,15 @@ def several(given: argparse.Namespace, work: Work) -> list[Comparison]:
         process.close()
     return [
         Comparison(
-            key="seeds",
+            key=key,
             against=name,
             note="one thread a process" if "processes" in name else "",
             unit="seed-updates/s",
-            ours=found["ours"],
+            ours=found[key],
             theirs=found.get(name, ()),
             skipped=absent.get(name, ""),
         )
+        for key in ("seeds", "seeds-half")
         for name in names
     ]
 

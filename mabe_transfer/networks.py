@@ -130,6 +130,7 @@ class StackedMlp(nn.Module):
         widths: Sizes of input, hidden layers and output.
         generators: One generator a slice, for its initial weights.
         activation: Applied after every layer but the last.
+        halved: Whether hidden layers work in bfloat16, where they are rectified; see `rectified`.
     """
 
     def __init__(
@@ -137,9 +138,11 @@ class StackedMlp(nn.Module):
         widths: Sequence[int],
         generators: Sequence[torch.Generator],
         activation: Activation = torch.relu,
+        *,
+        halved: bool = False,
     ) -> None:
         super().__init__()
-        self.activation = activation
+        self.activation, self.halved = activation, halved
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for fan_in, fan_out in itertools.pairwise(widths):
             bound = 1.0 / math.sqrt(fan_in)
@@ -162,7 +165,9 @@ class StackedMlp(nn.Module):
     def evaluate(self, x: Tensor, chosen: Tensor | None = None) -> Tensor:
         """Map [K, B, in] to [K, B, out], by the `chosen` K of the slices or by all of them."""
         if self.activation is torch.relu and chosen is None:
-            return rectified.perceptrons(x, list(self.weights), list(self.biases))
+            return rectified.perceptrons(
+                x, list(self.weights), list(self.biases), halved=self.halved
+            )
         last = len(self.weights) - 1
         for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             if chosen is not None:
@@ -178,7 +183,7 @@ class StackedMlp(nn.Module):
         Only for perceptrons that are rectified, and whose Adam was made by `descent.adam`.
         """
         assert self.activation is torch.relu
-        return rectified.Pass(x, list(self.weights), list(self.biases))
+        return rectified.Pass(x, list(self.weights), list(self.biases), halved=self.halved)
 
 
 def relu_and_norm(x: Tensor) -> Tensor:
@@ -192,11 +197,14 @@ def relu_and_norm(x: Tensor) -> Tensor:
 class Actor(nn.Module):
     """S policies: a squashed Gaussian whose mean and log std come from a perceptron."""
 
-    def __init__(self, sizes: Sizes, hidden: tuple[int, ...], component: str) -> None:
+    def __init__(
+        self, sizes: Sizes, hidden: tuple[int, ...], component: str, *, halved: bool = False
+    ) -> None:
         super().__init__()
         self.body = StackedMlp(
             (sizes.observation, *hidden, 2 * sizes.action),
             [generator(seed, f"{component}/weights", sizes.device) for seed in sizes.seeds],
+            halved=halved,
         )
 
     def distribution(self, observation: Tensor) -> SquashedNormal:
@@ -225,6 +233,8 @@ class Critics(nn.Module):
         count: int,
         component: str,
         activation: Activation = torch.relu,
+        *,
+        halved: bool = False,
     ) -> None:
         super().__init__()
         self.count, self.observation = count, sizes.observation
@@ -236,6 +246,7 @@ class Critics(nn.Module):
                 for index in range(count)
             ],
             activation,
+            halved=halved,
         )
 
     def values(self, observation: Tensor, action: Tensor) -> Tensor:

@@ -6,7 +6,9 @@ transposes, so those are computed; rectifying happens in place; no gradient is c
 asks for, and what is asked for is written where the optimiser reads it. `plain` is the same
 function in the ordinary way: the reference that the tests hold this to.
 
-Letters: K perceptrons, B rows.
+With `halved`, what happens between the hidden layers is done in bfloat16, whose products are added
+up in float32: half the memory, and where the processor has such products, half the time. First and
+last layer, the weights, their gradients and the optimiser stay float32.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 THIN = 16  # sides up to this are multiplied by their transposes
+GIVEN = 3  # what perceptrons are given before their weights
 rectify_slope = torch.ops.aten.threshold_backward.grad_input
 
 
@@ -36,9 +39,14 @@ def plain(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Ten
     return torch.baddbmm(biases[-1], x, weights[-1])
 
 
-def perceptrons(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
-    """Map as `plain` does, under autograd: any gradient can be asked for, also a second one."""
-    result: Tensor = _Perceptrons.apply(x, len(weights), *weights, *biases)  # type: ignore[no-untyped-call]
+def perceptrons(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], *, halved: bool = False
+) -> Tensor:
+    """Map as `plain` does, under autograd: any gradient can be asked for, also a second one.
+
+    The gradient of a gradient is float32's.
+    """
+    result: Tensor = _Perceptrons.apply(x, halved, len(weights), *weights, *biases)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -49,15 +57,24 @@ class Pass:
         x: Inputs, [K, B, in]; taken as numbers, without their gradient.
         weights: As in `plain`.
         biases: As in `plain`.
+        halved: Whether the hidden layers work in bfloat16.
 
     Attributes:
         output: What came out, [K, B, out]: a leaf to take a loss of.
     """
 
-    def __init__(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> None:
+    def __init__(
+        self,
+        x: Tensor,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor],
+        *,
+        halved: bool = False,
+    ) -> None:
         self._weights, self._biases = weights, biases
         with torch.no_grad():
-            self._inputs, output = _forward(x.detach(), weights, biases)
+            self._used = _as_used(weights, halved=halved)
+            self._inputs, output = _forward(x.detach(), self._used, biases)
         self.output = output.requires_grad_()
 
     @torch.no_grad()
@@ -71,10 +88,11 @@ class Pass:
             weight, bias = self._weights[layer], self._biases[layer]
             assert weight.grad is not None
             assert bias.grad is not None
+            slope = slope.to(self._used[layer].dtype)
             _multiply(self._inputs[layer].mT, slope, weight.grad)
             torch.sum(slope, 1, keepdim=True, out=bias.grad)
             if layer > 0:
-                slope = _through(slope, weight, self._inputs[layer])
+                slope = _through(slope, self._used[layer], self._inputs[layer])
 
     @torch.no_grad()
     def to_inputs(self, slope: Tensor, first: int = 0) -> Tensor:
@@ -84,16 +102,17 @@ class Pass:
             slope: The loss's gradient at the output, [K, B, out].
             first: The columns before it are not asked for.
         """
-        for layer in reversed(range(1, len(self._weights))):
-            slope = _through(slope, self._weights[layer], self._inputs[layer])
-        return _product(slope, self._weights[0][:, first:].mT)
+        for layer in reversed(range(1, len(self._used))):
+            slope = slope.to(self._used[layer].dtype)
+            slope = _through(slope, self._used[layer], self._inputs[layer])
+        return _product(slope.float(), self._weights[0][:, first:].mT)
 
 
 class _Perceptrons(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, depth: int, *layers: Tensor) -> Tensor:
-        inputs, output = _forward(x, layers[:depth], layers[depth:])
-        ctx.depth = depth
+    def forward(ctx: Any, x: Tensor, halved: bool, depth: int, *layers: Tensor) -> Tensor:
+        inputs, output = _forward(x, _as_used(layers[:depth], halved=halved), layers[depth:])
+        ctx.halved, ctx.depth = halved, depth
         ctx.save_for_backward(x, *inputs[1:], *layers)
         return output
 
@@ -105,14 +124,16 @@ class _Perceptrons(torch.autograd.Function):
             return _differentiable(slope, inputs[0], weights, biases, wanted)
         of_weights: list[Tensor | None] = [None] * depth
         of_biases: list[Tensor | None] = [None] * depth
+        used = _as_used(weights, halved=ctx.halved)
         for layer in reversed(range(depth)):
-            if wanted[2 + layer]:
-                of_weights[layer] = _product(inputs[layer].mT, slope)
-                of_biases[layer] = slope.sum(1, keepdim=True)
+            slope = slope.to(used[layer].dtype)
+            if wanted[GIVEN + layer]:
+                of_weights[layer] = _product(inputs[layer].mT, slope).float()
+                of_biases[layer] = slope.sum(1, keepdim=True, dtype=torch.float32)
             if layer > 0:
-                slope = _through(slope, weights[layer], inputs[layer])
-        of_x = _product(slope, weights[0].mT) if wanted[0] else None
-        return of_x, None, *of_weights, *of_biases
+                slope = _through(slope, used[layer], inputs[layer])
+        of_x = _product(slope.float(), weights[0].mT) if wanted[0] else None
+        return of_x, None, None, *of_weights, *of_biases
 
 
 def _differentiable(
@@ -123,19 +144,27 @@ def _differentiable(
     wanted: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     """Give the gradients of `plain`, as functions that can be differentiated again."""
-    given = (x, x, *weights, *biases)  # the second stands for the depth, which is never wanted
+    given = (x, x, x, *weights, *biases)  # two stand for flag and depth, which are never wanted
     asked = [tensor for tensor, want in zip(given, wanted, strict=True) if want]
     found = iter(torch.autograd.grad(plain(x, weights, biases), asked, slope, create_graph=True))
     return tuple(next(found) if want else None for want in wanted)
 
 
+def _as_used(weights: Sequence[Tensor], *, halved: bool) -> Sequence[Tensor]:
+    """Give the weights in the precision of their layer's products."""
+    if not halved:
+        return weights
+    return [weights[0], *(weight.bfloat16() for weight in weights[1:-1]), *weights[1:][-1:]]
+
+
 def _forward(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]
 ) -> tuple[list[Tensor], Tensor]:
-    """Give the inputs of every layer and the output of the last."""
+    """Give the inputs of every layer, in its precision, and the output of the last."""
     inputs = [x]
-    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-        inputs.append(torch.baddbmm(bias, inputs[-1], weight).clamp_min_(0.0))
+    for weight, bias, later in zip(weights[:-1], biases[:-1], weights[1:], strict=True):
+        hidden = torch.baddbmm(bias.to(weight.dtype), inputs[-1], weight)
+        inputs.append(hidden.clamp_min_(0.0).to(later.dtype))
     weight, bias = weights[-1], biases[-1]
     if weight.shape[-1] > THIN:
         return inputs, torch.baddbmm(bias, inputs[-1], weight)
@@ -156,7 +185,7 @@ def _product(left: Tensor, right: Tensor) -> Tensor:
 
 def _multiply(left: Tensor, right: Tensor, out: Tensor) -> None:
     """Write left @ right into `out`, where it may have few columns."""
-    if right.shape[-1] > THIN:
+    if right.shape[-1] > THIN and right.dtype == out.dtype:
         torch.bmm(left, right, out=out)
     else:
-        out.copy_(torch.bmm(right.mT, left.mT).mT)
+        out.copy_(_product(left, right))

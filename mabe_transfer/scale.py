@@ -177,9 +177,9 @@ FULL = Scale(
     starts=2_000,
     horizon=20,
     prior_start_share=0.8,
-    overrides=SHORT,
+    overrides=(*SHORT, ("dynamics.epoch_rows", "100000")),  # a replay may have many times as many
 )
-"""The main job's settings with twice its updates."""
+"""The main job's settings with more updates and epochs."""
 CPU = replace(
     FULL,
     name="cpu",

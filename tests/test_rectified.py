@@ -161,3 +161,36 @@ def test_loaded_weights_reach_the_tensor_that_adam_steps() -> None:
     net.load_state_dict(fresh.state_dict())
     (whole,) = optimiser.param_groups[0]["params"]
     assert bool((whole == 0.5).all())
+
+
+@pytest.mark.parametrize("widths", [(5, 32, 32, 32, 1), (20, 48, 48, 18), (4, 8, 2), (3, 2)])
+def test_half_precision_is_close_and_keeps_float32_outside(widths: tuple[int, ...]) -> None:
+    net = stack(widths)
+    x = inputs(net)
+    asked = (x, *net.parameters())
+    output = rectified.plain(x, *layers(net))
+    wanted = torch.autograd.grad(loss_of(output), asked)
+    net.halved = True
+    for found in (net.evaluate(x), net.run(x).output):
+        assert found.dtype == torch.float32
+        assert near(found, output)
+    for mine, plain in zip(
+        torch.autograd.grad(loss_of(net.evaluate(x)), asked), wanted, strict=True
+    ):
+        assert mine.dtype == torch.float32
+        assert near(mine, plain)
+    adam(net, 1e-3)
+    run = net.run(x)
+    (slope,) = torch.autograd.grad(loss_of(run.output), (run.output,))
+    run.to_parameters(slope)
+    assert near(run.to_inputs(slope), wanted[0])
+    for parameter, gradient in zip(net.parameters(), wanted[1:], strict=True):
+        assert near(parameter.grad, gradient)
+    wide = len(widths) > 3  # else no layer lies between hidden ones, and nothing changes
+    assert torch.equal(run.output, output) != wide
+
+
+def near(found: Tensor | None, wanted: Tensor) -> bool:
+    """Within five hundredths of the largest number; bfloat16 rounds to one part in 256."""
+    assert found is not None
+    return bool((found - wanted).abs().max() <= 0.05 * wanted.abs().max())
