@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from mabe_transfer import benchmark, catalogue, report, runs, statistics
+from mabe_transfer import benchmark, budgets, report, runs, statistics
 from mabe_transfer.algorithms import ROWS
-from mabe_transfer.benchmark import METHODS, Made, Plan, as_tabled
+from mabe_transfer.benchmark import METHODS, Made
 from mabe_transfer.config import to_json
-from mabe_transfer.d4rl_tasks import TABLE_1, TASKS, Named, Ours
+from mabe_transfer.d4rl_tasks import TABLE_1, TASKS
 from mabe_transfer.domains import domain
 from mabe_transfer.evaluate import LAST
 from mabe_transfer.outcome import spare
-from mabe_transfer.scale import CPU, FULL, SMOKE, Scale
+from mabe_transfer.scale import Scale
 from mabe_transfer.scoreboard import Scores
 from mabe_transfer.train import result
 
@@ -39,42 +39,6 @@ FIGURE_3 = (WHOLE, *CLAIMS)
 FIGURE_4 = ("mabe", "mabe-flat-prior")
 EVERY_ROW = tuple(row.name for row in ROWS)
 EVERY_ROW_ON = tuple(task for task in TABLE_1 if TASKS[task] != "walker2d")
-SCALES = {
-    "cpu": CPU,
-    "full": replace(FULL, updates=100_000, episodes=10, first_seed=0, overrides=()),
-    "smoke": replace(SMOKE, forward=replace(SMOKE.forward, transitions=1_000)),
-}
-"""Of the full one, rows take the schedule and the overrides alone: else they are as the table has
-them, and a run is that of `mabe-transfer benchmark d4rl --source ours`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sample(Ours):
-    """Random actions in the place of every dataset of ours: to see that it works.
-
-    Attributes:
-        scale: How many.
-    """
-
-    scale: Scale = SCALES["smoke"]
-
-    def names(self) -> dict[str, Named]:
-        """Every dataset by its name, and by its task; on disk they have names of their own."""
-        found = Ours.names(self)
-        return {
-            name: replace(named, dataset=named.dataset + self.scale.suffix)
-            for name, named in found.items()
-        }
-
-    def prepare(self, named: Named) -> None:
-        """Collect random actions unless they are there."""
-        recipe = catalogue.recipe(named.dataset.removesuffix(self.scale.suffix))
-        self.scale.gather(recipe, self.scale.forward)
-
-    def data(self, version: str) -> str:
-        """What a table says of the data."""
-        del version
-        return "random actions, to see that it works"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +46,7 @@ class Job:
     """What to run, and where.
 
     Attributes:
-        scale: One of `SCALES`.
+        scale: One of `budgets.SCALES`.
         seeds: Policies of each cell.
         datasets: Tasks or names of datasets; the nine of Table 1 if there is none.
         out: Folder of the runs.
@@ -218,22 +182,12 @@ def sway(history: History) -> str:
 
 
 def _run(job: Job, rows: tuple[str, ...], reference: str) -> Made:
-    """The benchmark, as a scale has it; the full one leaves rows as the table has them.
+    """The benchmark, as a scale has it.
 
     Raises:
         UserError: Results of more rows, datasets or seeds would be lost.
     """
-    whole = job.scale.name == FULL.name
-    plan = Plan(
-        algos=rows,
-        datasets=job.datasets,
-        source=Sample(job.scale) if job.scale.name == SMOKE.name else Ours(),
-        seeds=job.scale.seeds(job.seeds),
-        schedule=job.scale.plan,
-        schedules=None if whole else job.scale.schedule,
-        overrides=dict(job.scale.overrides) if whole else {},
-        settings=as_tabled if whole else job.scale.settings,
-    )
+    plan = budgets.plan(job.scale, rows, job.datasets, job.scale.seeds(job.seeds))
     tasks = [dataset.task for dataset in benchmark.named(plan)]
     spare(job.results, rows, tasks, plan.seeds)
     return benchmark.run(plan, job.out, job.results, job.device, reference=reference)

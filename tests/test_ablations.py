@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from mabe_transfer import ablations, benchmark
-from mabe_transfer.ablations import CLAIMS, FIGURE_3, FIGURE_4, SCALES, Job, Sample
+from mabe_transfer.ablations import CLAIMS, FIGURE_3, FIGURE_4, Job
 from mabe_transfer.algorithms import ALGORITHMS, ROWS
 from mabe_transfer.benchmark import METHODS, Plan
+from mabe_transfer.budgets import SCALES, Sample
 from mabe_transfer.config import with_overrides
 from mabe_transfer.d4rl_tasks import Ours
 from mabe_transfer.outcome import Outcome, Record

@@ -89,6 +89,7 @@ ORDER = (
     "verdict",
     "forecast",
     "scale",
+    "budgets",
     "marks",
     "standing",
     "figure6",

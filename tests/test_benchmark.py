@@ -11,9 +11,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from mabe_transfer import benchmark, catalogue, d4rl_tasks, domains, matrix
+from mabe_transfer import ablations, benchmark, catalogue, d4rl_tasks, domains, matrix
 from mabe_transfer.acquire import of_recipe, provide
+from mabe_transfer.algorithms import ALGORITHMS
 from mabe_transfer.benchmark import Plan
+from mabe_transfer.budgets import SCALES
 from mabe_transfer.catalogue import QUALITIES
 from mabe_transfer.cli import app
 from mabe_transfer.d4rl_tasks import SOURCES
@@ -225,6 +227,40 @@ def test_command_trains_tabulates_and_does_nothing_twice(
     assert rows[0]["task"] == "hopper-medium"
 
 
+def test_command_at_a_scale_is_the_experiment_at_that_scale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[Plan] = []
+
+    def keep(given: Plan, *_: object, **__: object) -> None:
+        plans.append(given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(benchmark, "run", keep)
+    words = ("--scale", "cpu", "--out", str(tmp_path))
+    call("benchmark", "d4rl", *words)
+    call("benchmark", "d4rl", *words, "--steps", "7000", "--episodes", "2")
+    with pytest.raises(KeyboardInterrupt):
+        ablations.table1(
+            ablations.Job(
+                scale=SCALES["cpu"],
+                seeds=3,
+                out=tmp_path,
+                results=tmp_path,
+                device=torch.device("cpu"),
+            )
+        )
+    same, longer, experiment = plans
+    cells = [benchmark.cells(one, benchmark.named(one)) for one in (same, experiment)]
+    assert cells[0] == cells[1]
+    assert (same.seeds, same.source) == (experiment.seeds, experiment.source)
+    assert same.schedule.updates == 5_000
+    for row in ("bc", "mopo"):
+        assert longer.schedules is not None
+        found = longer.schedules(ALGORITHMS[row])
+        assert (found.updates, found.episodes) == (7_000, 2)
+
+
 def test_command_goes_on_past_a_failing_cell_and_ends_with_exit_code_2(tmp_path: Path) -> None:
     made = call(
         "benchmark", "d4rl", "--source", "files", "--algos", "bc", "--datasets", "hopper-medium",
@@ -239,6 +275,8 @@ def test_command_goes_on_past_a_failing_cell_and_ends_with_exit_code_2(tmp_path:
     ("words", "message"),
     [
         (("--source", "mine"), "there is files, ours"),
+        (("--scale", "cpus"), "Did you mean 'cpu'?"),
+        (("--scale", "smoke", "--source", "files"), "goes with --source ours alone"),
         (("--algos", "bc,mop"), "Did you mean 'mopo'?"),
         (("--reference", "cqll"), "there is bc"),
     ],

@@ -15,9 +15,9 @@ from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.progress import notice
 
 with late.imports():
-    from mabe_transfer import benchmark, d4rl_tasks, outcome, scoreboard
+    from mabe_transfer import benchmark, budgets, d4rl_tasks, outcome, scoreboard
+    from mabe_transfer import scale as scales
     from mabe_transfer import threads as processor
-    from mabe_transfer import train as learning
 
 app = typer.Typer(no_args_is_help=True)
 Reference = Annotated[
@@ -39,8 +39,20 @@ def d4rl(
     ] = "ours",
     seeds: Annotated[int, typer.Option(min=1, help="Policies of each cell.")] = 3,
     first_seed: Annotated[int, typer.Option(min=0, help="Seeds count from here.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="Gradient updates of each seed.")] = 100_000,
-    episodes: Annotated[int, typer.Option(min=1, help="Of each evaluation.")] = 10,
+    scale: Annotated[
+        str,
+        typer.Option(
+            help="`full`: rows as `algorithms show` has them; `cpu`: small networks, 5,000 "
+            "updates; `smoke`: to see it work."
+        ),
+    ] = "full",
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Gradient updates of each seed; 100,000, or the scale's."),
+    ] = None,
+    episodes: Annotated[
+        int | None, typer.Option(min=1, help="Of each evaluation; 10, or the scale's.")
+    ] = None,
     override: Annotated[
         list[str] | None, typer.Option("--set", help="part.field=value, where a row has the part")
     ] = None,
@@ -60,14 +72,15 @@ def d4rl(
     processor.limit_threads(threads)
     if source not in d4rl_tasks.SOURCES:
         raise unknown("--source", source, d4rl_tasks.SOURCES)
-    plan = benchmark.Plan(
-        algos=split(algos) or benchmark.METHODS,
-        datasets=split(datasets),
+    sized = budgets.resized(
+        scales.scale(scale, known=budgets.SCALES), updates=steps, episodes=episodes
+    )
+    plan = budgets.plan(
+        sized,
+        split(algos) or benchmark.METHODS,
+        split(datasets),
+        tuple(range(first_seed, first_seed + seeds)),
         source=d4rl_tasks.SOURCES[source],
-        seeds=tuple(range(first_seed, first_seed + seeds)),
-        schedule=learning.Schedule(
-            updates=steps, evaluate_every=benchmark.looks(steps), episodes=episodes
-        ),
         overrides=parse_overrides(override or []),
         presets=split(preset),
     )

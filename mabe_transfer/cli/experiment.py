@@ -14,7 +14,7 @@ from mabe_transfer.errors import UserError
 from mabe_transfer.progress import notice
 
 with late.imports():
-    from mabe_transfer import ablations, benchmark, figure6, grid, outcome
+    from mabe_transfer import ablations, benchmark, budgets, figure6, grid, outcome
     from mabe_transfer import demo as main_job
     from mabe_transfer import forecast as foretelling
     from mabe_transfer import scale as scales
@@ -193,7 +193,7 @@ def _job(
     datasets: str, seeds: int, scale: str, out: Path, runs: Path, override: list[str] | None,
     device: str,
 ) -> ablations.Job:  # fmt: skip
-    chosen = scales.scale(scale, _overrides(override), ablations.SCALES)
+    chosen = scales.scale(scale, _overrides(override), budgets.SCALES)
     return ablations.Job(
         scale=chosen,
         seeds=seeds,
