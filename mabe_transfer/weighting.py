@@ -19,6 +19,9 @@ class NormalisedQ:
     Differs from print: where the largest reward is not positive, r_max is the largest magnitude, so
     that a better action never weighs less. omega differs more between states than between the
     actions of one; `NormalisedAdvantage` compares actions alone.
+
+    Attributes:
+        temperature: Eta; the smaller, the fewer transitions count.
     """
 
     temperature: float = 0.2
@@ -37,6 +40,10 @@ class NormalisedAdvantage:
     Differs from print: Eq. 5 is a distribution over the actions of a state, so a weight is divided
     by the state's own normaliser, exp(V(s) (1 - gamma) / (r_max eta)) here; without it the weights
     compare states, and the prior does not imitate where the return is still to come.
+
+    Attributes:
+        temperature: Eta; the smaller, the fewer transitions count.
+        clip: The largest weight.
     """
 
     temperature: float = 0.2
@@ -50,7 +57,12 @@ class NormalisedAdvantage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Advantage:
-    """exp(A / eta), A = Q - V standardised in the batch, clipped (AWR, arXiv 1910.00177)."""
+    """exp(A / eta), A = Q - V standardised in the batch, clipped (AWR, arXiv 1910.00177).
+
+    Attributes:
+        temperature: Eta; the smaller, the fewer transitions count.
+        clip: The largest weight.
+    """
 
     temperature: float = 1.0
     clip: float = 20.0

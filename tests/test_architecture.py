@@ -18,6 +18,7 @@ PACKAGE = "mabe_transfer"
 ORDER = (
     "errors",
     "config",
+    "glossary",
     "bounds",
     "statistics",
     "progress",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
 
-from mabe_transfer import presets
+from mabe_transfer import glossary, presets
 from mabe_transfer.cli import late
 from mabe_transfer.cli.tables import out, show
 from mabe_transfer.config import to_json
@@ -59,9 +60,23 @@ def presets_(
 
 
 @app.command("show")
-def show_(name: Annotated[str, typer.Argument(help="A row of the table.")]) -> None:
+def show_(
+    name: Annotated[str, typer.Argument(help="A row of the table.")], as_json: Json = False
+) -> None:
     """Show a row with every hyper-parameter, as `--set part.field=value` reaches them."""
-    out.print_json(data=to_json(algorithms.algorithm(name)))
+    row = algorithms.algorithm(name)
+    if as_json:
+        out.print_json(data=to_json(row))
+        return
+    lines = [
+        {
+            "setting": one.path,
+            "value": one.value if one.part else json.dumps(to_json(one.value)),
+            "meaning": one.meaning,
+        }
+        for one in glossary.settings(row)
+    ]
+    show(lines, title=f"{row.name} ({row.paper})")
 
 
 def _show_preset(preset: Preset, *, as_json: bool) -> None:

@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Network:
-    """A prior's networks where it is the policy: schedule and row say how long and on how much."""
+    """A prior's networks where it is the policy: schedule and row say how long and on how much.
+
+    Attributes:
+        rate: Adam's learning rate.
+        hidden: Widths of the hidden layers.
+    """
 
     rate: float = 5e-4
     hidden: tuple[int, ...] = (256, 256)
@@ -34,7 +39,14 @@ class Network:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fit:
-    """How a prior's networks are fitted before the policy."""
+    """How a prior's networks are fitted before the policy.
+
+    Attributes:
+        updates: Of the prior, and of the critics that weigh its data.
+        rate: Adam's learning rate.
+        batch: Transitions of an update, for each seed.
+        hidden: Widths of the hidden layers.
+    """
 
     updates: int = 50_000
     rate: float = 5e-4
@@ -44,7 +56,11 @@ class Fit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unweighted:
-    """The flat prior: every transition counts the same (MABE Eq. 3)."""
+    """The flat prior: every transition counts the same (MABE Eq. 3).
+
+    Attributes:
+        fit: How the networks are fitted.
+    """
 
     fit: Fit | Network = Fit()
 

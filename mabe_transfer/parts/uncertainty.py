@@ -29,6 +29,9 @@ class StdPenalty:
 
     MOPO (arXiv 2005.13239) section 5, over all members and over observation and reward; u(s, a) of
     MABE's section 3 with xi = `weight`.
+
+    Attributes:
+        weight: Reward paid for each unit of it, xi.
     """
 
     weight: float = 1.0
