@@ -6,7 +6,7 @@ VENV ?= .venv
 WORKERS ?= 2
 
 RUN ?= mabe-transfer experiment demo
-SMOKE ?= mabe-transfer experiment demo --smoke
+SMOKE ?= mabe-transfer experiment demo --scale smoke
 BENCH ?= benchmarks/report.py --run
 EXPERIMENT ?= mabe-transfer experiment
 SEEDS ?= 3

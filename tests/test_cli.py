@@ -183,7 +183,7 @@ def test_shipped_policies_are_listed_and_act_in_another_domain() -> None:
 
 @pytest.mark.slow
 def test_main_job_leaves_a_table_and_a_picture(tmp_path: Path) -> None:
-    made = call("experiment", "demo", "--smoke", "--seeds", "1", "--out", str(tmp_path))
+    made = call("experiment", "demo", "--scale", "smoke", "--seeds", "1", "--out", str(tmp_path))
     assert made.exit_code == 0, made.output
     assert "MABE" in (tmp_path / "table-smoke.md").read_text()
     assert (tmp_path / "curves-smoke.png").stat().st_size > 1000

@@ -23,25 +23,6 @@ with late.imports():
 app = typer.Typer(no_args_is_help=True)
 
 
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option(help="Folder of runs, table, picture and video.")] = Path(
-        "runs/demo"
-    ),
-    seeds: Annotated[int, typer.Option(min=1, help="Policies of each arm.")] = 3,
-    smoke: Annotated[bool, typer.Option("--smoke", help="A minute's worth, to see it work.")] = (
-        False
-    ),
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all.")] = 0,
-) -> None:
-    """Carry backward running from ice to normal ground, beside the arms it must beat."""
-    processor.limit_threads(threads)
-    made = main_job.run(out, seeds=seeds, scale=main_job.SMOKE if smoke else main_job.FULL)
-    show(made.rows, title="halfcheetah-backward: forward data on normal ground + backward on ice")
-    for name, path in made.files.items():
-        notice(f"{name}: {path}")
-
-
 Scale = Annotated[str, typer.Option(help="`full`, or `smoke`: a minute's worth, to see it work.")]
 D4rlScale = Annotated[
     str, typer.Option(help="`full`, `cpu` (small networks, 5,000 updates), or `smoke`.")
@@ -56,6 +37,25 @@ Set = Annotated[
 Datasets = Annotated[
     str, typer.Option(help="By commas, such as hopper-medium; all of the experiment's if none.")
 ]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of runs, table, picture and video.")] = Path(
+        "runs/demo"
+    ),
+    seeds: Seeds = 3,
+    scale: Scale = "full",
+    override: Set = None,
+    threads: Threads = 0,
+) -> None:
+    """Carry backward running from ice to normal ground, beside the arms it must beat."""
+    processor.limit_threads(threads)
+    chosen = scales.scale(scale, _overrides(override), main_job.SCALES)
+    made = main_job.run(out, seeds=seeds, scale=chosen)
+    show(made.rows, title="halfcheetah-backward: forward data on normal ground + backward on ice")
+    for name, path in made.files.items():
+        notice(f"{name}: {path}")
 
 
 @app.command("figure6")
