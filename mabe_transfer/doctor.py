@@ -56,6 +56,7 @@ def examine() -> list[Diagnosis]:
         _python(sys.version_info[:2]),
         Diagnosis("torch", f"{torch.__version__}, {torch.get_num_threads()} threads"),
         _device(),
+        _bfloat16(),
         engine(mujoco.__version__),
         _suite(),
         _rendering(),
@@ -95,6 +96,17 @@ def _device() -> Diagnosis:
         return Diagnosis("device", "cpu", NOTE, "everything runs; a CUDA device trains faster")
     memory = torch.cuda.get_device_properties(0).total_memory / 2**30
     return Diagnosis("device", f"{torch.cuda.get_device_name()}, {memory:.0f} GiB")
+
+
+def _bfloat16() -> Diagnosis:
+    if torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported()
+    else:
+        told = getattr(torch.cpu, "get_capabilities", None)  # older ones cannot say
+        known: dict[str, bool] = told() if told else {}
+        fast = known.get("avx512_bf16", False) or known.get("amx_bf16", False)
+    found = "products of its own: policy.bfloat16=true trains faster" if fast else "none known"
+    return Diagnosis("bfloat16", found)
 
 
 def _suite() -> Diagnosis:

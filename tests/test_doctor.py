@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from mabe_transfer import doctor, offscreen
@@ -14,7 +15,16 @@ from mabe_transfer.cli import app
 if TYPE_CHECKING:
     from pathlib import Path
 
-THINGS = ("python", "torch", "device", "mujoco", "dm_control", "rendering", "D4RL files")
+THINGS = (
+    "python",
+    "torch",
+    "device",
+    "bfloat16",
+    "mujoco",
+    "dm_control",
+    "rendering",
+    "D4RL files",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +57,16 @@ def test_sound_machine_is_told_what_to_do_and_exits_0(
     assert set(THINGS) <= rows.keys()
     assert rows["rendering"]["found"] == "osmesa"
     assert all(row["what to do"] != "-" for row in rows.values() if row["state"] != "ok")
+
+
+@pytest.mark.parametrize(("has", "found"), [(True, "trains faster"), (False, "none known")])
+def test_products_in_bfloat16_are_told(
+    has: bool, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has}, raising=False)
+    rows = {one.what: one for one in doctor.examine()}
+    assert found in rows["bfloat16"].found
 
 
 def test_folder_that_is_a_file_is_broken_and_exits_1(
