@@ -272,6 +272,7 @@ ABLATIONS = (
         rollouts=Rollouts(),
         start_from_prior=False,
     ),
+    replace(MABE, name="mabe-near", regulariser=ExplicitKl(weight=50.0, target=0.02)),
     replace(MABE, name="mabe-uncertainty", uncertainty=StdPenalty()),
     replace(MABE, name="mabe-advantage", prior=Adaptive(weighting=weighting.Advantage())),
     replace(MABE, name="mabe-flat-prior", prior=Unweighted()),
@@ -285,7 +286,8 @@ ABLATIONS = (
         start_from_prior=True,
     ),
 )
-"""MABE's variants, and the paper's: Figure 3 (prior, RL, uncertainty), 4 (flat prior), 6 (iii)."""
+"""MABE's variants, and the paper's: Figure 3 (prior, RL, uncertainty), 4 (flat prior), 6 (iii).
+`mabe-near` is for priors of broad behaviours, from which half a nat is far (results/rows)."""
 ALGORITHMS: dict[str, Algorithm] = {row.name: row for row in (*ROWS, *ABLATIONS)}
 
 

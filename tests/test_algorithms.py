@@ -75,6 +75,7 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "combo": (Sac, Entropy, Ensemble, None, None, False, "none"),
     "mobile": (Sac, Entropy, Ensemble, None, None, False, "none"),
     "mabe": (Sac, ExplicitKl, Ensemble, Adaptive, None, True, "explicit KL"),
+    "mabe-near": (Sac, ExplicitKl, Ensemble, Adaptive, None, True, "explicit KL"),
     "mabe-uncertainty": (Sac, ExplicitKl, Ensemble, Adaptive, StdPenalty, True, "explicit KL"),
     "mabe-advantage": (Sac, ExplicitKl, Ensemble, Adaptive, None, True, "explicit KL"),
     "mabe-flat-prior": (Sac, ExplicitKl, Ensemble, Unweighted, None, True, "explicit KL"),
@@ -223,6 +224,7 @@ def test_backup_of_the_row_holds_no_entropy(row: Algorithm) -> None:
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
+        ("mabe-near", {"regulariser": ExplicitKl(weight=50.0, target=0.02)}),
         ("mabe-uncertainty", {"uncertainty": StdPenalty()}),
         ("mabe-advantage", {"prior": Adaptive(weighting=Advantage())}),
         ("mabe-flat-prior", {"prior": Unweighted()}),
