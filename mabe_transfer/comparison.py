@@ -12,7 +12,7 @@ from mabe_transfer.algorithms import ALGORITHMS
 from mabe_transfer.parts.inconsistency import Inconsistency
 from mabe_transfer.parts.mpo import Mpo
 from mabe_transfer.parts.prior import Adaptive
-from mabe_transfer.parts.regulariser import ExplicitKl
+from mabe_transfer.parts.regulariser import PriorKl
 from mabe_transfer.parts.sac import Sac
 from mabe_transfer.parts.td3 import Td3
 
@@ -62,7 +62,7 @@ def _regularisation(row: Algorithm) -> str:
     """What the policy pays for its distance from the data, and whether the critics pay as well."""
     policy, word = row.policy, row.policy_regularisation
     alone = False
-    if isinstance(policy, Sac) and isinstance(row.regulariser, ExplicitKl):
+    if isinstance(policy, Sac) and isinstance(row.regulariser, PriorKl):
         alone = not policy.penalised_backup
     elif isinstance(policy, Td3):
         alone = policy.critic_penalty == 0.0

@@ -16,7 +16,7 @@ from mabe_transfer.parts.dynamics import Ensemble
 from mabe_transfer.parts.inconsistency import Inconsistency
 from mabe_transfer.parts.mpo import Mpo
 from mabe_transfer.parts.prior import Adaptive, Fit, Network, Unweighted
-from mabe_transfer.parts.regulariser import Entropy, ExplicitKl
+from mabe_transfer.parts.regulariser import Entropy, ExplicitKl, PriorKl, ScaledKl
 from mabe_transfer.parts.rollouts import Rollouts
 from mabe_transfer.parts.sac import Sac
 from mabe_transfer.parts.td3 import Td3
@@ -51,7 +51,7 @@ class Algorithm:
     name: str
     paper: str
     policy: Sac | Trpo | Npg | Mpo | Td3 | Imitation
-    regulariser: Entropy | ExplicitKl | None = None
+    regulariser: Entropy | ExplicitKl | ScaledKl | None = None
     dynamics: Ensemble | None = None
     rollouts: Rollouts | WholeRollouts | None = None
     prior: Unweighted | Adaptive | None = None
@@ -67,8 +67,8 @@ class Algorithm:
         kind = type(self.policy).__name__
         on_policy, clones = isinstance(self.policy, Trpo | Npg), isinstance(self.policy, Td3)
         rules = {
-            "regulariser ExplicitKl needs a prior": isinstance(self.regulariser, ExplicitKl)
-            and absent_prior,
+            f"regulariser {_kind(self.regulariser)} needs a prior": absent_prior
+            and isinstance(self.regulariser, PriorKl),
             f"policy {kind} needs a prior": isinstance(self.policy, Imitation | Mpo)
             and absent_prior,
             f"policy {kind} takes no regulariser": not isinstance(self.policy, Sac)
@@ -135,7 +135,7 @@ class Algorithm:
         """Whether nothing comes of a prior; rollouts that start from its data's states use it."""
         used = (
             isinstance(self.policy, Imitation | Mpo)
-            or isinstance(self.regulariser, ExplicitKl)
+            or isinstance(self.regulariser, PriorKl)
             or self.start_from_prior
             or (self.rollouts is not None and self.rollouts.prior_start_share > 0.0)
         )
@@ -157,7 +157,7 @@ class Algorithm:
         """
         if isinstance(self.policy, Td3):
             return "squared distance"
-        if isinstance(self.regulariser, ExplicitKl):
+        if isinstance(self.regulariser, PriorKl):
             return "explicit KL"
         held = self.start_from_prior and isinstance(self.policy, Trpo | Npg)
         return "implicit KL" if held or isinstance(self.policy, Imitation | Mpo) else "none"

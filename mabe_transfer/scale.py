@@ -16,6 +16,7 @@ from mabe_transfer.config import has_field, with_overrides
 from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.parts.correction import Correction
 from mabe_transfer.parts.prior import Fit, Network
+from mabe_transfer.parts.regulariser import PriorKl
 from mabe_transfer.parts.trajectories import WholeRollouts
 from mabe_transfer.train import Schedule
 
@@ -140,7 +141,7 @@ class Scale:
             UserError: A setting does not go with the row.
         """
         own = {"regulariser.target": self.kl_target}
-        if has_field(row, "regulariser.target"):  # it pays for the divergence from its prior
+        if isinstance(row.regulariser, PriorKl):
             own["rollouts.prior_start_share"] = self.prior_start_share
         given = self.shared() | {k: str(v) for k, v in own.items() if v is not None}
         if isinstance(row.policy, Imitation):

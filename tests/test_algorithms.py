@@ -39,7 +39,7 @@ from mabe_transfer.parts.dynamics import Ensemble
 from mabe_transfer.parts.inconsistency import Inconsistency
 from mabe_transfer.parts.mpo import Mpo
 from mabe_transfer.parts.prior import Adaptive, Fit, Network, Unweighted
-from mabe_transfer.parts.regulariser import Entropy, ExplicitKl
+from mabe_transfer.parts.regulariser import Entropy, ExplicitKl, ScaledKl
 from mabe_transfer.parts.rollouts import Rollouts
 from mabe_transfer.parts.sac import Sac
 from mabe_transfer.parts.td3 import Td3
@@ -75,7 +75,7 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "combo": (Sac, Entropy, Ensemble, None, None, False, "none"),
     "mobile": (Sac, Entropy, Ensemble, None, None, False, "none"),
     "mabe": (Sac, ExplicitKl, Ensemble, Adaptive, None, True, "explicit KL"),
-    "mabe-near": (Sac, ExplicitKl, Ensemble, Adaptive, None, True, "explicit KL"),
+    "mabe-scaled": (Sac, ScaledKl, Ensemble, Adaptive, None, True, "explicit KL"),
     "mabe-uncertainty": (Sac, ExplicitKl, Ensemble, Adaptive, StdPenalty, True, "explicit KL"),
     "mabe-advantage": (Sac, ExplicitKl, Ensemble, Adaptive, None, True, "explicit KL"),
     "mabe-flat-prior": (Sac, ExplicitKl, Ensemble, Unweighted, None, True, "explicit KL"),
@@ -224,7 +224,7 @@ def test_backup_of_the_row_holds_no_entropy(row: Algorithm) -> None:
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        ("mabe-near", {"regulariser": ExplicitKl(weight=50.0, target=0.02)}),
+        ("mabe-scaled", {"regulariser": ScaledKl()}),
         ("mabe-uncertainty", {"uncertainty": StdPenalty()}),
         ("mabe-advantage", {"prior": Adaptive(weighting=Advantage())}),
         ("mabe-flat-prior", {"prior": Unweighted()}),

@@ -17,7 +17,7 @@ from mabe_transfer.networks import Sizes, Streams
 from mabe_transfer.parts import Batch, Data, unpack
 from mabe_transfer.parts.dynamics import Ensemble, EnsembleModel
 from mabe_transfer.parts.prior import Adaptive, BehaviourPrior, Fit, Network, Unweighted
-from mabe_transfer.parts.regulariser import Entropy, ExplicitKl
+from mabe_transfer.parts.regulariser import Entropy, ExplicitKl, ScaledKl
 from mabe_transfer.parts.rollouts import RolloutPool, Rollouts
 from mabe_transfer.parts.sac import Sac, SacLearner
 from mabe_transfer.parts.uncertainty import Disagreement, StdPenalty
@@ -278,9 +278,27 @@ def test_temperature_falls_while_the_entropy_is_above_its_target() -> None:
     assert narrow > 1.05
 
 
-def test_explicit_kl_without_a_prior_is_refused() -> None:
-    with pytest.raises(UserError, match="ExplicitKl needs a prior, and this row has none"):
-        ExplicitKl().build(sizes(0), None)
+@pytest.mark.parametrize("kind", [ExplicitKl, ScaledKl])
+def test_divergence_without_a_prior_is_refused(kind: type[ExplicitKl | ScaledKl]) -> None:
+    with pytest.raises(UserError, match=f"{kind.__name__} needs a prior, and this row has none"):
+        kind().build(sizes(0), None)
+
+
+@pytest.mark.parametrize("breadth", [0.05, 0.5])
+def test_scaled_divergence_of_shifted_means_is_half_the_squared_distance(
+    breadth: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = sizes(0)
+    prior = unfitted_prior(size)
+    observation = normal(0, 1, 16, 2)
+    here = prior.distribution(observation)
+    log_std = torch.full_like(here.log_std, math.log(breadth))
+    monkeypatch.setattr(prior, "distribution", lambda _: SquashedNormal(here.mean, log_std))
+    shifted = SquashedNormal(here.mean + 0.02, log_std)
+    penalty = ScaledKl(shift=0.02).build(size, prior)
+    found = penalty.divergence(shifted, torch.zeros(1, 16), observation)
+    assert found.tolist()[0] == pytest.approx([0.5 * size.action * 0.02**2] * 16, rel=1e-2)
+    assert penalty.dual.target == pytest.approx(float(found.detach().mean()), rel=1e-2)
 
 
 def test_divergence_of_a_policy_that_is_the_prior_is_zero() -> None:

@@ -3,6 +3,9 @@
 Both are one thing, weight * divergence with the weight fixed or dual: for the entropy the
 divergence is log pi (to the uniform distribution, up to a constant), for the prior it is
 KL(pi || p).
+
+How far half a nat is depends on the prior: where its actions deviate by 0.04, a mean moves by some
+0.02, where they deviate by 0.2, by 0.1, which can fell a robot. `ScaledKl` counts in actions.
 """
 
 from __future__ import annotations
@@ -109,19 +112,65 @@ class ExplicitKl:
         return KlPenalty(dual, prior)
 
 
-class KlPenalty:
-    """Charges the policy for leaving the prior: divergence KL(pi || p)."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScaledKl:
+    """Keep the policy near the prior by KL(pi || p), counted in actions.
 
-    def __init__(self, dual: DualWeight, prior: Prior) -> None:
-        self.dual, self.prior = dual, prior
+    The divergence times the prior's variance, of which every batch has its mean: where only means
+    differ, and the prior is as broad everywhere, half the squared distance of the means.
+
+    Differs from print: line 12 of MABE's Alg. 1 has a target in nats, which it does not name.
+
+    Attributes:
+        shift: Root mean square by which the mean of each dimension may move, in actions before the
+            squash; sets the target divergence A / 2 shift^2.
+        weight: Initial weight beta, of half a squared unit of action.
+        learning_rate: Of Adam on log beta.
+        cap: Upper bound of beta.
+    """
+
+    shift: float = 0.02
+    weight: float = 1_000.0
+    learning_rate: float = 1e-3
+    cap: float = 1e6
+
+    def build(self, sizes: Sizes, prior: Prior | None) -> KlPenalty:
+        """Make the regulariser around a fitted prior.
+
+        Raises:
+            UserError: The row has no prior.
+        """
+        if prior is None:
+            raise UserError("The regulariser ScaledKl needs a prior, and this row has none.")
+        dual = DualWeight(
+            sizes,
+            initial=self.weight,
+            target=0.5 * sizes.action * self.shift**2,
+            learning_rate=self.learning_rate,
+            cap=self.cap,
+        )
+        return KlPenalty(dual, prior, scaled=True)
+
+
+PriorKl = ExplicitKl | ScaledKl
+
+
+class KlPenalty:
+    """Charges the policy for leaving the prior: divergence KL(pi || p), or that in actions."""
+
+    def __init__(self, dual: DualWeight, prior: Prior, *, scaled: bool = False) -> None:
+        self.dual, self.prior, self.scaled = dual, prior, scaled
         self.weight, self.state, self.load_state = dual.weight, dual.state, dual.load_state
 
     def divergence(self, policy: SquashedNormal, log_prob: Tensor, observation: Tensor) -> Tensor:
-        """Give KL(pi(. | s) || p(. | s)), [S, B]."""
+        """Give KL(pi(. | s) || p(. | s)), where it is scaled times the prior's variance, [S, B]."""
         del log_prob
         with torch.no_grad():
             prior = self.prior.distribution(observation)
-        return losses.gaussian_kl(policy, prior)
+        found = losses.gaussian_kl(policy, prior)
+        if self.scaled:
+            found = found * torch.exp(2.0 * prior.log_std).mean((-1, -2))[:, None]
+        return found
 
     def adapt(self, divergence: Tensor) -> Metrics:
         """Move beta towards the target divergence."""
