@@ -272,18 +272,19 @@ ABLATIONS = (
         rollouts=Rollouts(),
         start_from_prior=False,
     ),
-    replace(MABE, name="mabe-scaled", regulariser=ScaledKl()),
+    replace(
+        MABE,
+        name="mabe-scaled",
+        policy=Sac(critics_first=1_000, penalised_backup=False),
+        regulariser=ScaledKl(),
+    ),
     replace(MABE, name="mabe-uncertainty", uncertainty=StdPenalty()),
     replace(MABE, name="mabe-advantage", prior=Adaptive(weighting=weighting.Advantage())),
     replace(MABE, name="mabe-flat-prior", prior=Unweighted()),
     replace(BC, name="mabe-no-rl", paper=MABE.paper, prior=replace(ADAPTIVE, fit=Network())),
     replace(MOPO, name="mabe-no-prior"),
     replace(
-        MOPO,
-        name="mopo-from-prior",
-        policy=MABE.policy,
-        prior=ADAPTIVE,
-        start_from_prior=True,
+        MOPO, name="mopo-from-prior", policy=MABE.policy, prior=ADAPTIVE, start_from_prior=True
     ),
 )
 """MABE's variants, and the paper's: Figure 3 (prior, RL, uncertainty), 4 (flat prior), 6 (iii).

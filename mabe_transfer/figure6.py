@@ -1,9 +1,9 @@
 """The paper's Figure 6: a behaviour carried from ice to normal ground, beside what must be beaten.
 
 D1 is forward running on normal ground (a training's replay), D2 an expert's backward running on
-ice, the target backward running on normal ground. The paper's four arms stand beside controls that
-it lacks: the prior alone, both data pooled, pooled with corrected rewards (DARA), and the target's
-own expert as 100.
+ice, the target backward running on normal ground. The paper's four arms stand beside what it lacks:
+MABE with its divergence counted in actions; and as controls the prior alone, both data pooled,
+pooled with corrected rewards (DARA), and the target's own expert as 100.
 """
 
 from __future__ import annotations
@@ -37,12 +37,23 @@ LABELS = (
     "(ii) domain transfer: MOPO on D2",
     "(iii) MOPO on D1, started as D2's prior",
     MABE,
+    "(iv) with the divergence counted in actions",
     "prior alone, zero-shot",
     "D1 and D2 pooled, MOPO",
     "D1 and D2 pooled, MABE",
     "pooled, rewards corrected (DARA), MOPO",
 )
-SHORT = ("(i)", "(ii)", "(iii)", "(iv)", "prior", "pooled\nMOPO", "pooled\nMABE", "DARA")
+SHORT = (
+    "(i)",
+    "(ii)",
+    "(iii)",
+    "(iv)",
+    "(iv) in\nactions",
+    "prior",
+    "pooled\nMOPO",
+    "pooled\nMABE",
+    "DARA",
+)
 TITLE = "Backward running carried from ice to normal ground (the paper's Figure 6)"
 
 
@@ -141,6 +152,7 @@ def arms(robot: str, names: Data, scale: Scale) -> tuple[Cell, ...]:
         (table["mopo"], names.backward, None),
         (table["mopo-from-prior"], names.forward, names.backward),
         (table["mabe"], names.forward, names.backward),
+        (table["mabe-scaled"], names.forward, names.backward),
         (prior_alone(mabe), names.forward, names.backward),
         (table["mopo"], names.pooled, None),
         (table["mabe"], names.pooled, None),

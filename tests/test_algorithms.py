@@ -224,7 +224,6 @@ def test_backup_of_the_row_holds_no_entropy(row: Algorithm) -> None:
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        ("mabe-scaled", {"regulariser": ScaledKl()}),
         ("mabe-uncertainty", {"uncertainty": StdPenalty()}),
         ("mabe-advantage", {"prior": Adaptive(weighting=Advantage())}),
         ("mabe-flat-prior", {"prior": Unweighted()}),
@@ -232,6 +231,13 @@ def test_backup_of_the_row_holds_no_entropy(row: Algorithm) -> None:
 )
 def test_ablation_differs_from_mabe_in_one_column(name: str, changes: dict[str, Any]) -> None:
     assert replace(MABE, name=name, **changes) == ALGORITHMS[name]
+
+
+def test_scaled_mabe_differs_by_how_the_divergence_is_counted_and_by_who_pays() -> None:
+    assert MABE.policy == Sac(critics_first=1_000)
+    policy = Sac(critics_first=1_000, penalised_backup=False)
+    scaled = replace(MABE, name="mabe-scaled", policy=policy, regulariser=ScaledKl())
+    assert scaled == ALGORITHMS["mabe-scaled"]
 
 
 def test_mabe_weighs_as_the_paper_does() -> None:

@@ -58,6 +58,7 @@ def test_arms_are_the_paper_s_four_and_the_controls_it_lacks() -> None:
         ("mopo", "D2", None),
         ("mopo-from-prior", "D1", "D2"),
         ("mabe", "D1", "D2"),
+        ("mabe-scaled", "D1", "D2"),
         ("mabe-no-rl", "D1", "D2"),
         ("mopo", "both", None),
         ("mabe", "both", None),
@@ -161,7 +162,7 @@ def test_run_leaves_numbers_table_and_picture_and_repeated_trains_nothing(
         assert len(steps) == 7 * 4 + 6
     assert [line["arm"] for line in made.lines] == list(LABELS)
     numbers = json.loads((tmp_path / "results" / "results.json").read_text())
-    assert [len(row["returns"]) for row in numbers["standings"]] == [2] * 8
+    assert [len(row["returns"]) for row in numbers["standings"]] == [2] * 9
     assert numbers["marks"]["hopper"]["expert"] > numbers["marks"]["hopper"]["random"]
     assert "P(MABE beats it)" in (tmp_path / "results" / "table.md").read_text()
     assert made.files["picture"].stat().st_size > 1000

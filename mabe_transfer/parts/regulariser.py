@@ -116,8 +116,9 @@ class ExplicitKl:
 class ScaledKl:
     """Keep the policy near the prior by KL(pi || p), counted in actions.
 
-    The divergence times the prior's variance, of which every batch has its mean: where only means
-    differ, and the prior is as broad everywhere, half the squared distance of the means.
+    The divergence times the prior's variance, the geometric mean of the batch's: where only means
+    differ, and the prior is as broad everywhere, half the squared distance of the means. An
+    arithmetic mean would be that of the few states that the prior knows nothing of.
 
     Differs from print: line 12 of MABE's Alg. 1 has a target in nats, which it does not name.
 
@@ -169,7 +170,7 @@ class KlPenalty:
             prior = self.prior.distribution(observation)
         found = losses.gaussian_kl(policy, prior)
         if self.scaled:
-            found = found * torch.exp(2.0 * prior.log_std).mean((-1, -2))[:, None]
+            found = found * torch.exp(2.0 * prior.log_std.mean((-1, -2)))[:, None]
         return found
 
     def adapt(self, divergence: Tensor) -> Metrics:
