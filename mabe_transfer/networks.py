@@ -20,6 +20,7 @@ from mabe_transfer import rectified
 from mabe_transfer.squashed import LOG_STD_BOUNDS, SquashedNormal
 
 Activation = Callable[[Tensor], Tensor]
+BLOCK = 512  # rows through all layers at a time, without gradients: they stay in the cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,18 +165,19 @@ class StackedMlp(nn.Module):
 
     def evaluate(self, x: Tensor, chosen: Tensor | None = None) -> Tensor:
         """Map [K, B, in] to [K, B, out], by the `chosen` K of the slices or by all of them."""
-        if self.activation is torch.relu and chosen is None:
-            return rectified.perceptrons(
-                x, list(self.weights), list(self.biases), halved=self.halved
-            )
-        last = len(self.weights) - 1
-        for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            if chosen is not None:
-                weight, bias = weight[chosen], bias[chosen]
-            x = torch.baddbmm(bias, x, weight)
-            if index < last:
-                x = self.activation(x)
-        return x
+        layers = [list(self.weights), list(self.biases)]
+        if chosen is not None:
+            layers = [[layer[chosen] for layer in kind] for kind in layers]
+        if torch.is_grad_enabled() or x.device.type != "cpu" or x.shape[1] <= BLOCK:
+            return self._map(x, *layers)
+        return torch.cat([self._map(part, *layers) for part in torch.split(x, BLOCK, 1)], 1)
+
+    def _map(self, x: Tensor, weights: list[Tensor], biases: list[Tensor]) -> Tensor:
+        if self.activation is torch.relu:
+            return rectified.perceptrons(x, weights, biases, halved=self.halved)
+        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+            x = self.activation(torch.baddbmm(bias, x, weight))
+        return torch.baddbmm(biases[-1], x, weights[-1])
 
     def run(self, x: Tensor) -> rectified.Pass:
         """Map likewise, for a gradient of all weights that is written where Adam reads it.

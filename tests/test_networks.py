@@ -9,7 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from mabe_transfer.networks import Actor, Critics, Sizes, StackedMlp, Streams, generator, track
+from mabe_transfer.networks import (
+    BLOCK,
+    Actor,
+    Critics,
+    Sizes,
+    StackedMlp,
+    Streams,
+    generator,
+    track,
+)
 from mabe_transfer.parts import Batch
 from mabe_transfer.parts.regulariser import Entropy
 from mabe_transfer.parts.sac import Sac, SacLearner
@@ -236,3 +245,25 @@ def test_seed_learns_the_same_alone_and_among_five() -> None:
             its = five[name][3 * count : 4 * count]
             torch.testing.assert_close(one[name], its, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(alone.regulariser.weight()[0], among.regulariser.weight()[3])
+
+
+# -- blocks --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("activation", [torch.relu, torch.nn.functional.silu])
+@pytest.mark.parametrize("picked", [None, [2, 0]])
+def test_rows_in_blocks_are_those_of_the_whole(
+    activation: Callable[[Tensor], Tensor], picked: list[int] | None
+) -> None:
+    net = StackedMlp((4, 8, 8, 2), [generator(k, "net", CPU) for k in range(3)], activation)
+    chosen = None if picked is None else torch.tensor(picked)
+    x = normal(0, 3 if chosen is None else 2, 2 * BLOCK + 5, 4)
+    whole = net.evaluate(x, chosen)  # a gradient is wanted, so at once
+    assert whole.requires_grad
+    with torch.no_grad():
+        found = net.evaluate(x, chosen)
+    assert found.shape == whole.shape
+    assert torch.allclose(found, whole, atol=1e-6)
+    for place, slot in enumerate(range(3) if picked is None else picked):
+        alone = net.evaluate(x[place, None], torch.tensor([slot]))
+        assert torch.allclose(alone[0], whole[place], atol=1e-6)

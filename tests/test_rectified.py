@@ -191,6 +191,6 @@ def test_half_precision_is_close_and_keeps_float32_outside(widths: tuple[int, ..
 
 
 def near(found: Tensor | None, wanted: Tensor) -> bool:
-    """Within five hundredths of the largest number; bfloat16 rounds to one part in 256."""
+    """Six hundredths off at the most, as a whole; bfloat16 rounds to one part in 256."""
     assert found is not None
-    return bool((found - wanted).abs().max() <= 0.05 * wanted.abs().max())
+    return bool((found - wanted).norm() <= 0.06 * wanted.norm())
