@@ -30,7 +30,7 @@ OWN = {"environments": ["--quick"], "data_loading": []}  # and what makes the ot
 UNMEASURED = {
     "score": "takes hours: to_score.py --data ... --json results/bench/to_score.json",
     "gpu-updates": "updates.py --device cuda --json results/bench/gpu.json, where there is a GPU",
-    "gpu-hour": "no script yet",
+    "gpu-hour": "whole_run.py --data ... --json results/bench/whole_run.json, where there is a GPU",
 }
 
 

@@ -185,7 +185,8 @@ def test_plain_path_takes_the_same_steps_up_to_rounding(script: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["updates", "rollouts", "dynamics", "to_score", "growth", "equal_scores"]
+    "name",
+    ["updates", "rollouts", "dynamics", "to_score", "growth", "equal_scores", "whole_run"],
 )
 def test_script_runs_at_its_smallest_without_peers(name: str, tmp_path: Path) -> None:
     target = tmp_path / "found.json"
