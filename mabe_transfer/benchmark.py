@@ -7,7 +7,7 @@ normalised by D4RL's reference returns.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,6 +127,13 @@ def write(outcome: Outcome, board: Board, results: Path, beside: Printed | None)
         "table": board.write(results / "table.md"),
         "numbers": scoreboard.tidy(outcome, results / "table.csv", printed=beside),
     }
+
+
+def in_order(outcome: Outcome) -> Outcome:
+    """An outcome with its tasks in the order of the paper's Table 1, others after them."""
+    place = {task: index for index, task in enumerate(TASKS)}
+    records = sorted(outcome.records, key=lambda record: place.get(record.task, len(place)))
+    return replace(outcome, records=tuple(records))
 
 
 def looks(updates: int) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mabe_transfer import runs
 from mabe_transfer.config import from_json, to_json
-from mabe_transfer.errors import UserError
+from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.train import Schedule
 
 if TYPE_CHECKING:
@@ -131,6 +131,21 @@ def joined(outcomes: Sequence[Outcome]) -> Outcome:
             if known.returns != record.returns or known.failure != record.failure:
                 raise UserError(f"{record.label} on {record.task} has two results; leave one out.")
     return replace(first, records=tuple(records.values()))
+
+
+def of_rows(outcome: Outcome, labels: Sequence[str]) -> Outcome:
+    """Some rows of an outcome, in their given order.
+
+    Raises:
+        UserError: It has no such row.
+    """
+    known = dict.fromkeys(record.label for record in outcome.records)
+    for label in labels:
+        if label not in known:
+            raise unknown("row of these records", label, known)
+    some = [record for record in outcome.records if record.label in labels]
+    some.sort(key=lambda record: labels.index(record.label))
+    return replace(outcome, records=tuple(some))
 
 
 def describe(record: Record) -> str:

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+from mabe_transfer import benchmark, domains, locks, matrix, outcome, published, runs, scoreboard
 from mabe_transfer import collect as collecting
-from mabe_transfer import domains, locks, matrix, outcome, published, runs, scoreboard
 from mabe_transfer.algorithms import BC, BRAC_V, BREMEN, MOREL, SAC
 from mabe_transfer.behaviour import RandomPolicy
 from mabe_transfer.errors import Interrupted, UserError
@@ -147,6 +147,24 @@ def test_results_of_several_machines_make_one_and_contradictions_are_refused() -
         outcome.joined([one, hand(record("bc", "a", 1.0, 2.5))])
     with pytest.raises(UserError, match="another seeds do not join"):
         outcome.joined([one, replace(other, seeds=(5, 6))])
+
+
+def test_rows_are_picked_in_the_order_asked_for() -> None:
+    cells = [(label, task) for task in ("x", "y") for label in ("a", "b", "c")]
+    whole = hand(*(record(label, task, 1.0, 2.0) for label, task in cells))
+    found = outcome.of_rows(whole, ("c", "a"))
+    picked = [(r.label, r.task) for r in found.records]
+    assert picked == [("c", "x"), ("c", "y"), ("a", "x"), ("a", "y")]
+    with pytest.raises(UserError, match="there is a, b, c"):
+        outcome.of_rows(whole, ("d",))
+
+
+def test_tasks_come_in_the_order_of_table_1() -> None:
+    tasks = ("walker2d-medium", "mine", "hopper-medium-replay", "halfcheetah-medium")
+    found = benchmark.in_order(hand(*(record("bc", task, 1.0, 2.0) for task in tasks)))
+    assert [r.task for r in found.records] == [
+        "halfcheetah-medium", "walker2d-medium", "hopper-medium-replay", "mine",
+    ]  # fmt: skip
 
 
 def test_file_of_something_else_is_no_outcome(tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ def show_(
     records: Annotated[
         list[Path], typer.Argument(help="The records.json of a matrix, done or not; or of several.")
     ],
+    algos: Annotated[str, typer.Option(help="Rows, by commas; all of them by default.")] = "",
     reference: Reference = "",
     printed: Annotated[str, typer.Option(help="A printed table to set beside it.")] = "",
     results: Annotated[Path | None, typer.Option(help="Folder to write records and tables to.")] = (
@@ -112,6 +113,9 @@ def show_(
     Records of several machines make one table, if seeds, schedule and data are the same.
     """
     found = outcome.joined([outcome.read(path) for path in records])
+    if algos:
+        found = outcome.of_rows(found, split(algos))
+    found = benchmark.in_order(found)
     beside = published.table(printed) if printed else None
     board = scoreboard.board(found, reference=reference, printed=beside)
     _print(board, as_json)
