@@ -121,7 +121,7 @@ class Regulariser(Protocol):
         """The divergence at each state, [S, B], with gradient in the policy."""
 
     def adapt(self, divergence: Tensor) -> Metrics:
-        """Move the weight, given the divergence at a batch's states, [S, B]."""
+        """Move the weight, given the batch's mean divergence [S]."""
 
     def state(self) -> dict[str, Tensor]:
         """Everything needed to go on exactly."""

@@ -74,9 +74,8 @@ class EntropyBonus:
 
     def adapt(self, divergence: Tensor) -> Metrics:
         """Move the temperature towards the target entropy."""
-        mean = divergence.mean(-1)
-        self.dual.adapt(mean)
-        return {"entropy": -mean, "alpha": self.dual.weight()}
+        self.dual.adapt(divergence)
+        return {"entropy": -divergence, "alpha": self.dual.weight()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,8 +118,7 @@ class ScaledKl:
 
     The divergence times the prior's variance, the geometric mean of the batch's: where only means
     differ, and the prior is as broad everywhere, half the squared distance of the means. An
-    arithmetic mean would be that of the few states that the prior knows nothing of. For the same
-    reason it is the median of a batch that is to meet the target.
+    arithmetic mean would be that of the few states that the prior knows nothing of.
 
     Differs from print: line 12 of MABE's Alg. 1 has a target in nats, which it does not name.
 
@@ -176,7 +174,6 @@ class KlPenalty:
         return found
 
     def adapt(self, divergence: Tensor) -> Metrics:
-        """Move beta towards the target divergence: of the mean, where it is scaled the median."""
-        found = divergence.median(-1).values if self.scaled else divergence.mean(-1)
-        self.dual.adapt(found)
-        return {"kl": found, "beta": self.dual.weight()}
+        """Move beta towards the target divergence."""
+        self.dual.adapt(divergence)
+        return {"kl": divergence, "beta": self.dual.weight()}

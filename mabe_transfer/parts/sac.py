@@ -146,7 +146,7 @@ class SacLearner:
         slopes = torch.autograd.grad((loss.sum(), action), (run.output,), (None, of_action))
         run.to_parameters(*slopes)
         self.adam_policy.step()
-        metrics = self.regulariser.adapt(divergence.detach())
+        metrics = self.regulariser.adapt(divergence.detach().mean(-1))
         return {"policy_loss": loss.detach(), **metrics}
 
     def state(self) -> dict[str, Tensor]:
