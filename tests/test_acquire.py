@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mabe_transfer.acquire import Request, _climb, acquire, publish
+from mabe_transfer.acquire import Request, _climb, acquire, publish, vacant
 from mabe_transfer.behaviour import load_ladder, shipped
 from mabe_transfer.domains import domain
 from mabe_transfer.errors import UserError
@@ -30,6 +30,16 @@ def test_medium_replay_passes_every_check_and_replays() -> None:
     found = open_dataset("hopper-gravity=0.9-medium-replay").domain
     findings = verify(store, task_weights=found.weights, replay=resimulate(found), sample=60)
     assert [finding for finding in findings if not finding.passed] == []
+
+
+def test_another_command_s_ladder_is_not_written_over(tmp_path: Path) -> None:
+    made = load_ladder(shipped(domain("hopper")) or Path())
+    path = publish(made, tmp_path, "behaviour train hopper --seed 0")
+    kept = path.read_bytes()
+    assert vacant(tmp_path, made.domain, "behaviour train hopper --seed 0") == path
+    with pytest.raises(UserError, match="is another training's; choose another --out"):
+        publish(made, tmp_path, "behaviour train hopper --seed 1")
+    assert path.read_bytes() == kept
 
 
 def test_ladder_climbs_from_uniform_actions_over_every_rung() -> None:

@@ -494,6 +494,16 @@ def hand_set(size: Sizes, config: Ensemble = SMALL) -> EnsembleModel:
     return model
 
 
+def test_model_of_one_row_is_refused_and_of_two_is_fitted() -> None:
+    size = sizes(0)
+    rows = normal(0, 2, 2 * size.observation + size.action + 2)
+    with pytest.raises(UserError, match="at least 2 transitions, one of them held out"):
+        replace(SMALL, max_epochs=1).build(size).fit(rows[:1])
+    facts = replace(SMALL, max_epochs=1).build(size).fit(rows)
+    assert facts["epochs"] == 1.0
+    assert math.isfinite(facts["holdout"])
+
+
 def elites(*rows: list[int]) -> Tensor:
     return torch.tensor(rows)
 
