@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -214,8 +214,9 @@ def recipes() -> dict[str, Recipe]:
 
 
 def robot(name: str) -> Robot:
-    """Look a robot up by name or by the path of a TOML file."""
-    return _look_up("robot", name, robots, Robot)
+    """Look a robot up by name or by the path of a TOML file, whose own `model` lies beside it."""
+    found = _look_up("robot", name, robots, Robot)
+    return replace(found, model=_beside(name, found.model)) if is_path(name) else found
 
 
 def shift(name: str) -> Shift:
@@ -229,8 +230,10 @@ def task(name: str) -> Task:
 
 
 def domain_row(path: str) -> DomainRow:
-    """Read a user's domain file."""
-    return from_mapping(DomainRow, read_toml(Path(path)), path)
+    """Read a user's domain file; the files that it names lie beside it."""
+    row = from_mapping(DomainRow, read_toml(Path(path)), path)
+    robot, task, *shifts = (_beside(path, one) for one in (row.robot, row.task, *row.shifts))
+    return replace(row, robot=robot, task=task, shifts=tuple(shifts))
 
 
 def recipe(name: str) -> Recipe:
@@ -242,7 +245,14 @@ def recipe(name: str) -> Recipe:
     rows = _recipes(Path(name))
     if len(rows) != 1:
         raise UserError(f"{name}: expected one [recipes.<name>] table, found {len(rows)}.")
-    return rows[0]
+    return replace(rows[0], env=_beside(name, rows[0].env))
+
+
+def _beside(path: str, name: str) -> str:
+    """A file that a user's file names, as it is found from anywhere; other names as they are."""
+    if ":" in name or not name.endswith((".toml", ".xml", ".urdf")):
+        return name
+    return str((Path(path).parent / Path(name).expanduser()).absolute())
 
 
 def is_path(name: str) -> bool:

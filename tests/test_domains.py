@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mabe_transfer import catalogue, config
-from mabe_transfer.domains import Domain, domain
+from mabe_transfer.domains import Domain, domain, from_facts, to_facts
 from mabe_transfer.errors import UserError
+from mabe_transfer.physics import build_model, model_path
 
 NATIVE = {"hopper": "Hopper-v5", "walker2d": "Walker2d-v5", "halfcheetah": "HalfCheetah-v5"}
 
@@ -125,6 +126,33 @@ def test_user_file_brings_its_own_shift_and_robot(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(f'robot = "{robot}"\nshifts = ["{shift}"]\n')
     assert domain(str(path)).shifts[0].value == 3.0
+
+
+def test_files_that_a_user_s_file_names_lie_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A robot of one's own, with a model of one's own, used from another folder."""
+    place = tmp_path / "mine"
+    place.mkdir()
+    model = model_path("gymnasium:hopper.xml").read_text()
+    (place / "leaper.xml").write_text(model.replace('friction="2.0"', 'friction="1.5"'))
+    own = (catalogue.folder("envs") / "robots" / "hopper.toml").read_text()
+    own = own.replace('name = "hopper"', 'name = "leaper"').partition("[references")[0]
+    (place / "leaper.toml").write_text(own.replace("gymnasium:hopper.xml", "leaper.xml"))
+    (place / "there.toml").write_text('robot = "leaper.toml"\ntask = "backward"\n')
+    (place / "recipe.toml").write_text(
+        '[recipes.mine]\nsummary = "mine"\nenv = "there.toml"\nquality = "random"\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    found = domain("mine/there.toml")
+    assert found.name == "leaper-backward"
+    assert domain(catalogue.recipe("mine/recipe.toml").env) == found
+    monkeypatch.chdir(place)
+    assert domain("there.toml") == found
+    monkeypatch.chdir("/")
+    kept = from_facts(to_facts(found), "a dataset")
+    frictions = [build_model(one).geom_friction[4, 0] for one in (domain("hopper"), kept)]
+    assert frictions == [2.0, 1.5]
 
 
 def test_unknown_key_of_a_user_file_is_named(tmp_path: Path) -> None:
