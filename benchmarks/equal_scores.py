@@ -94,7 +94,9 @@ def scores(
     row: str, name: str, scale: Scale, seeds: int, folder: Path, *, halved: bool = False
 ) -> tuple[Floats, float]:
     """Final score of every seed [S] (the return, where there is none), and the seconds it took."""
-    settings = dict(scale.settings(algorithm(row))) | {"policy.bfloat16": str(halved).lower()}
+    settings = dict(scale.settings(algorithm(row)))
+    if halved:
+        settings["policy.bfloat16"] = "true"
     found = with_overrides(algorithm(row), settings)
     prior = name if found.prior is not None else None
     sources = transfer.sources(found, name, prior, None)

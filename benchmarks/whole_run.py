@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from mabe_transfer.composition import Algorithm
 
-WHOLE = 1_000_000
+SEEDS, WHOLE = 5, 1_000_000
 LIMIT_S = 15 * 60.0
 LOOKS = 100
 
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--data", default="", help="a data set")
     parser.add_argument("--row", default="mabe")
     parser.add_argument("--set", action="append", default=[], help="<part>.<field>=<value>")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--updates", type=int, default=WHOLE)
     parser.add_argument("--device", default="cuda")
     given = rounds.parse(parser)
@@ -80,7 +80,8 @@ def main() -> None:
         if not name:
             parser.error("--data is needed: the name of a data set")
         took = seconds(given, row, name, Path(folder) / "work")
-    whole = (given.updates, given.device.split(":")[0]) == (WHOLE, "cuda")
+    asked = (given.seeds, given.updates, given.device.split(":")[0])
+    whole = asked == (SEEDS, WHOLE, "cuda")
     what = f"{given.seeds} seeds x {given.updates:,} updates of {row.name} on {given.device}"
     found = Comparison(
         key="gpu-hour" if whole else what,

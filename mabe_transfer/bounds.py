@@ -46,7 +46,7 @@ RANGES = {
     ),
     **dict.fromkeys(
         ("temperature", "clip", "cap", "initial_std", "delta",
-         "step", "trust", "value_weight", "return_range", "shift"),
+         "step", "trust", "value_weight", "return_range", "shift", "stiffness"),
         POSITIVE,
     ),
     **dict.fromkeys(

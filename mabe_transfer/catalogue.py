@@ -8,7 +8,6 @@ TOML file is accepted wherever a name is.
 from __future__ import annotations
 
 import math
-import tomllib
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 
 from mabe_transfer.config import from_mapping
 from mabe_transfer.errors import UserError, unknown
+from mabe_transfer.written import beside, is_path, read_toml
 
 Interval = tuple[float, float]
 ANYTHING: Interval = (-math.inf, math.inf)
@@ -216,7 +216,10 @@ def recipes() -> dict[str, Recipe]:
 def robot(name: str) -> Robot:
     """Look a robot up by name or by the path of a TOML file, whose own `model` lies beside it."""
     found = _look_up("robot", name, robots, Robot)
-    return replace(found, model=_beside(name, found.model)) if is_path(name) else found
+    if not is_path(name):
+        return found
+    model, legacy = (beside(name, one) for one in (found.model, found.legacy_model))
+    return replace(found, model=model, legacy_model=legacy)
 
 
 def shift(name: str) -> Shift:
@@ -232,7 +235,7 @@ def task(name: str) -> Task:
 def domain_row(path: str) -> DomainRow:
     """Read a user's domain file; the files that it names lie beside it."""
     row = from_mapping(DomainRow, read_toml(Path(path)), path)
-    robot, task, *shifts = (_beside(path, one) for one in (row.robot, row.task, *row.shifts))
+    robot, task, *shifts = (beside(path, one) for one in (row.robot, row.task, *row.shifts))
     return replace(row, robot=robot, task=task, shifts=tuple(shifts))
 
 
@@ -245,34 +248,8 @@ def recipe(name: str) -> Recipe:
     rows = _recipes(Path(name))
     if len(rows) != 1:
         raise UserError(f"{name}: expected one [recipes.<name>] table, found {len(rows)}.")
-    return replace(rows[0], env=_beside(name, rows[0].env))
-
-
-def _beside(path: str, name: str) -> str:
-    """A file that a user's file names, as it is found from anywhere; other names as they are."""
-    if ":" in name or not name.endswith((".toml", ".xml", ".urdf")):
-        return name
-    return str((Path(path).parent / Path(name).expanduser()).absolute())
-
-
-def is_path(name: str) -> bool:
-    """Whether a name given by the user is the path of a TOML file."""
-    return name.endswith(".toml")
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Raises:
-        UserError: There is no such file, or it is not TOML.
-    """
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is not TOML ({error}).") from None
+    env, policy = (beside(name, one) for one in (rows[0].env, rows[0].policy))
+    return replace(rows[0], env=env, policy=policy)
 
 
 def _recipes(path: Path) -> list[Recipe]:

@@ -100,7 +100,7 @@ def _device() -> Diagnosis:
 
 def _bfloat16() -> Diagnosis:
     if torch.cuda.is_available():
-        fast = torch.cuda.is_bf16_supported()
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         told = getattr(torch.cpu, "get_capabilities", None)  # older ones cannot say
         known: dict[str, bool] = told() if told else {}

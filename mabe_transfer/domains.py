@@ -19,6 +19,7 @@ from mabe_transfer import catalogue
 from mabe_transfer.catalogue import ANYTHING, Interval, Reference, Robot, Shift, Task
 from mabe_transfer.config import Json, from_json, to_json
 from mabe_transfer.errors import UserError, unknown
+from mabe_transfer.written import is_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -199,7 +200,7 @@ def domain(name: str) -> Domain:
     Raises:
         UserError: A word is no robot, shift or task, or a shift's value is wrong.
     """
-    if catalogue.is_path(name):
+    if is_path(name):
         row = catalogue.domain_row(name)
         robot, task = catalogue.robot(row.robot), catalogue.task(row.task)
         return compose(robot, [_applied(word, robot) for word in row.shifts], task)
@@ -279,11 +280,10 @@ def _words(text: str, name: str) -> list[str]:
 
 
 def _applied(word: str, robot: Robot) -> AppliedShift:
-    path = catalogue.is_path(word)
-    name, _, text = (word, "", "") if path else word.partition("=")
+    name, _, text = (word, "", "") if is_path(word) else word.partition("=")
     if name in catalogue.tasks():
         raise UserError(f"The task comes last in a domain's name: {name!r} stands before a shift.")
-    if not path and name not in catalogue.shifts():
+    if not is_path(name) and name not in catalogue.shifts():
         raise unknown("shift or task", name, {*catalogue.shifts(), *catalogue.tasks()})
     shift = catalogue.shift(name)
     if shift.value != "name" and text:

@@ -20,7 +20,7 @@ class DualWeight:
     Args:
         sizes: Number of seeds and device.
         initial: The weight at the start, > 0 unless fixed.
-        target: The divergence to hold, in nats; `None` keeps the weight fixed.
+        target: The divergence to hold, in its own units; `None` keeps the weight fixed.
         learning_rate: Of Adam on the log weight.
         cap: The weight's upper bound.
     """

@@ -17,6 +17,7 @@ from typing import Any
 from mabe_transfer import catalogue
 from mabe_transfer.config import from_mapping, with_overrides
 from mabe_transfer.errors import UserError, unknown
+from mabe_transfer.written import is_path, read_toml
 
 D4RL_STYLE = re.compile(
     r"(?:d4rl:)?(?P<robot>halfcheetah|hopper|walker2d)(?:-d4rl)?"
@@ -127,12 +128,12 @@ def read(path: Path) -> Preset:
     Raises:
         UserError: It is no TOML, has a key that does not exist, lacks one, or sets nothing.
     """
-    return from_mapping(Preset, {"name": path.stem, **catalogue.read_toml(path)}, str(path))
+    return from_mapping(Preset, {"name": path.stem, **read_toml(path)}, str(path))
 
 
 def preset(name: str) -> Preset:
     """Look a preset up by name or by the path of a TOML file."""
-    if catalogue.is_path(name):
+    if is_path(name):
         return read(Path(name))
     if name not in presets():
         raise unknown("preset", name, presets())
@@ -152,7 +153,7 @@ def choose(text: str, data: str) -> Chosen:
             tells another release than the preset's.
     """
     head, _, last = text.rpartition("/")
-    if head and not catalogue.is_path(text):
+    if head and not is_path(text):
         found = preset(head)
         if last not in found.datasets:
             raise unknown(f"dataset in the preset {found.name}", last, found.datasets)

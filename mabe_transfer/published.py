@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mabe_transfer import catalogue
 from mabe_transfer.config import from_mapping
 from mabe_transfer.errors import UserError, unknown
+from mabe_transfer.written import read_toml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,7 +87,7 @@ def read(path: Path) -> dict[str, Printed]:
     Raises:
         UserError: The file is no TOML, has a key that does not exist, or a table is none.
     """
-    content = catalogue.read_toml(path)
+    content = read_toml(path)
     for key in content:
         if key != "tables":
             raise UserError(f"{path}: {unknown('key', key, ['tables'])}")

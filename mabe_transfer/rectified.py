@@ -8,7 +8,7 @@ function in the ordinary way: the reference that the tests hold this to.
 
 With `halved`, what happens between the hidden layers is done in bfloat16, whose products are added
 up in float32: half the memory, and where the processor has such products, half the time. First and
-last layer, the weights, their gradients and the optimiser stay float32.
+last layer, the weights and the optimiser stay float32; a hidden weight's gradient is rounded.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ class Pass:
         for layer in reversed(range(1, len(self._used))):
             slope = slope.to(self._used[layer].dtype)
             slope = _through(slope, self._used[layer], self._inputs[layer])
-        return _product(slope.float(), self._weights[0][:, first:].mT)
+        weight = self._weights[0]
+        return _product(slope.to(weight.dtype), weight[:, first:].mT)
 
 
 class _Perceptrons(torch.autograd.Function):
@@ -128,11 +129,11 @@ class _Perceptrons(torch.autograd.Function):
         for layer in reversed(range(depth)):
             slope = slope.to(used[layer].dtype)
             if wanted[GIVEN + layer]:
-                of_weights[layer] = _product(inputs[layer].mT, slope).float()
-                of_biases[layer] = slope.sum(1, keepdim=True, dtype=torch.float32)
+                of_weights[layer] = _product(inputs[layer].mT, slope).to(weights[0].dtype)
+                of_biases[layer] = slope.sum(1, keepdim=True, dtype=weights[0].dtype)
             if layer > 0:
                 slope = _through(slope, used[layer], inputs[layer])
-        of_x = _product(slope.float(), weights[0].mT) if wanted[0] else None
+        of_x = _product(slope.to(weights[0].dtype), weights[0].mT) if wanted[0] else None
         return of_x, None, None, *of_weights, *of_biases
 
 
@@ -152,9 +153,10 @@ def _differentiable(
 
 def _as_used(weights: Sequence[Tensor], *, halved: bool) -> Sequence[Tensor]:
     """Give the weights in the precision of their layer's products."""
-    if not halved:
+    if not halved or len(weights) < 3:
         return weights
-    return [weights[0], *(weight.bfloat16() for weight in weights[1:-1]), *weights[1:][-1:]]
+    first, *hidden, last = weights
+    return [first, *(weight.bfloat16() for weight in hidden), last]
 
 
 def _forward(

@@ -22,6 +22,7 @@ from mabe_transfer.train import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from mabe_transfer.catalogue import Recipe
     from mabe_transfer.composition import Algorithm
@@ -244,6 +245,11 @@ def scale(name: str, overrides: Overrides = (), known: Mapping[str, Scale] = SCA
             raise UserError(f"--set {path}: no row has such a field; see: algorithms show mabe")
     found = known[name]
     return replace(found, overrides=(*found.overrides, *overrides))
+
+
+def apart(out: Path, scale: Scale) -> Path:
+    """Where a scale's results go: those of another than the full one do not replace results."""
+    return out / scale.name if scale.suffix else out
 
 
 def prior_alone(mabe: Algorithm) -> Algorithm:

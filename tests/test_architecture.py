@@ -24,6 +24,7 @@ ORDER = (
     "progress",
     "threads",
     "locks",
+    "written",
     "catalogue",
     "published",
     "presets",

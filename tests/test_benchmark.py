@@ -222,6 +222,11 @@ def test_command_trains_tabulates_and_does_nothing_twice(
     assert again.exit_code == 0, again.output
     assert again.output.count("done before") == 4
     assert {path.name: path.read_bytes() for path in results.iterdir()} == files
+    fewer = call("benchmark", "show", str(results / "records.json"), "--algos", "bc", "--results",
+                 str(results))  # fmt: skip
+    assert fewer.exit_code == 2
+    assert "holds results of sac on" in " ".join(fewer.output.split())
+    assert {path.name: path.read_bytes() for path in results.iterdir()} == files
     shown = call("benchmark", "show", str(results / "records.json"), "--json")
     rows = json.loads(shown.stdout)
     assert rows[0]["task"] == "hopper-medium"

@@ -159,7 +159,7 @@ def test_run_leaves_numbers_table_and_picture_and_repeated_trains_nothing(
             device=torch.device("cpu"),
         )
         assert not made.outcome.failed, [record.failure for record in made.outcome.failed]
-        assert len(steps) == 7 * 4 + 6
+        assert len(steps) == 8 * 4 + 6
     assert [line["arm"] for line in made.lines] == list(LABELS)
     numbers = json.loads((tmp_path / "results" / "results.json").read_text())
     assert [len(row["returns"]) for row in numbers["standings"]] == [2] * 9

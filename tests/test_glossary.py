@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from typer.testing import CliRunner
 
-from mabe_transfer.algorithms import ROWS
+from mabe_transfer.algorithms import ALGORITHMS
 from mabe_transfer.cli import app
 from mabe_transfer.config import has_field
 from mabe_transfer.glossary import meanings, settings
@@ -57,7 +57,7 @@ def test_parts_come_before_their_settings_under_dotted_names() -> None:
     assert next(iter(settings(Outer()))).meaning == "How large: in metres, or more."
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", ALGORITHMS.values(), ids=lambda row: row.name)
 def test_every_setting_of_every_row_has_a_meaning_and_a_name_that_set_takes(row: Algorithm) -> None:
     for one in settings(row):
         assert one.meaning, one.path

@@ -284,6 +284,21 @@ def test_divergence_without_a_prior_is_refused(kind: type[ExplicitKl | ScaledKl]
         kind().build(sizes(0), None)
 
 
+def test_scaled_divergence_has_a_variance_of_its_own_for_every_seed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    size = sizes(0, 1)
+    prior = unfitted_prior(size)
+    observation = normal(0, 2, 16, 2)
+    here = prior.distribution(observation)
+    log_std = torch.log(torch.tensor([0.05, 0.5]))[:, None, None].expand_as(here.mean)
+    monkeypatch.setattr(prior, "distribution", lambda _: SquashedNormal(here.mean, log_std))
+    shifted = SquashedNormal(here.mean + 0.02, log_std)
+    found = ScaledKl().build(size, prior).divergence(shifted, torch.zeros(2, 16), observation)
+    expected = torch.full((2, 16), 0.5 * size.action * 0.02**2)
+    torch.testing.assert_close(found.detach(), expected, rtol=1e-2, atol=0.0)
+
+
 @pytest.mark.parametrize("breadth", [0.05, 0.5])
 def test_scaled_divergence_of_shifted_means_is_half_the_squared_distance(
     breadth: float, monkeypatch: pytest.MonkeyPatch

@@ -19,6 +19,7 @@ from mabe_transfer.config import fingerprint, from_mapping
 from mabe_transfer.domains import Domain, to_facts
 from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.store import Store, open_store
+from mabe_transfer.written import read_toml
 
 SCHEME = "d4rl:"
 OPTION = "MABE_TRANSFER_D4RL_DIR"  # what `--d4rl-dir` says
@@ -78,7 +79,7 @@ def mirrors() -> tuple[str, ...]:
 
 
 def _table() -> dict[str, Any]:
-    return catalogue.read_toml(catalogue.folder("datasets") / "d4rl" / "files.toml")
+    return read_toml(catalogue.folder("datasets") / "d4rl" / "files.toml")
 
 
 def parse(name: str) -> D4rlName:

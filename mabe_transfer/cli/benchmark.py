@@ -48,7 +48,11 @@ def d4rl(
     ] = "full",
     steps: Annotated[
         int | None,
-        typer.Option(min=1, help="Gradient updates of each seed; 100,000, or the scale's."),
+        typer.Option(
+            min=1,
+            help="Gradient updates of each seed, with `--scale cpu` of a prior's fit too; 100,000, "
+            "or the scale's.",
+        ),
     ] = None,
     episodes: Annotated[
         int | None, typer.Option(min=1, help="Of each evaluation; 10, or the scale's.")
@@ -84,7 +88,10 @@ def d4rl(
         overrides=parse_overrides(override or []),
         presets=split(preset),
     )
-    made = benchmark.run(plan, out, results or out, pick_device(device), reference=reference)
+    folder = scales.apart(results or out, sized)
+    tasks = [dataset.task for dataset in benchmark.named(plan)]
+    outcome.spare(folder, plan.algos, tasks, plan.seeds)
+    made = benchmark.run(plan, out, folder, pick_device(device), reference=reference)
     _print(made.board, as_json)
     for name, path in made.files.items():
         notice(f"{name}: {path}")
@@ -120,6 +127,8 @@ def show_(
     board = scoreboard.board(found, reference=reference, printed=beside)
     _print(board, as_json)
     if results is not None:
+        labels, tasks = ({getattr(r, kind) for r in found.records} for kind in ("label", "task"))
+        outcome.spare(results, labels, tasks, found.seeds)
         for name, path in benchmark.write(found, board, results, beside).items():
             notice(f"{name}: {path}")
 

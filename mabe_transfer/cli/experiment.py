@@ -79,7 +79,7 @@ def figure6_(
         chosen,
         seeds=seeds,
         out=runs,
-        results=_apart(out, chosen),
+        results=scales.apart(out, chosen),
         device=pick_device(device),
     )
     show(made.lines, title=figure6.TITLE)
@@ -181,7 +181,7 @@ def matrix_(
         tasks=split(tasks) or grid.TASKS,
         effort=foretelling.Effort() if forecasts else None,
         out=runs,
-        results=_apart(out / robot, chosen),
+        results=scales.apart(out / robot, chosen),
         device=pick_device(device),
     )
     made = grid.run(job)
@@ -199,14 +199,9 @@ def _job(
         seeds=seeds,
         datasets=split(datasets),
         out=runs,
-        results=_apart(out, chosen),
+        results=scales.apart(out, chosen),
         device=pick_device(device),
     )
-
-
-def _apart(out: Path, scale: scales.Scale) -> Path:
-    """Results of another scale than the full one do not replace results."""
-    return out / scale.name if scale.suffix else out
 
 
 def _overrides(given: list[str] | None) -> scales.Overrides:

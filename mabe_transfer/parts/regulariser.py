@@ -116,22 +116,23 @@ class ExplicitKl:
 class ScaledKl:
     """Keep the policy near the prior by KL(pi || p), counted in actions.
 
-    The divergence times the prior's variance, the geometric mean of the batch's: where only means
-    differ, and the prior is as broad everywhere, half the squared distance of the means. An
-    arithmetic mean would be that of the few states that the prior knows nothing of.
+    The divergence times one variance of the prior, the geometric mean of the batch's: where only
+    means differ, and the prior is as broad everywhere, half the squared distance of the means. An
+    arithmetic mean would be that of the few states that the prior knows nothing of. Where the prior
+    is broader than on average a mean may still move further, as by nats.
 
     Differs from print: line 12 of MABE's Alg. 1 has a target in nats, which it does not name.
 
     Attributes:
         shift: Root mean square by which the mean of each dimension may move, in actions before the
             squash; sets the target divergence A / 2 shift^2.
-        weight: Initial weight beta, of half a squared unit of action.
+        stiffness: Initial weight beta, of half a squared unit of action.
         learning_rate: Of Adam on log beta.
         cap: Upper bound of beta.
     """
 
     shift: float = 0.02
-    weight: float = 1_000.0
+    stiffness: float = 1_000.0
     learning_rate: float = 1e-3
     cap: float = 1e6
 
@@ -145,35 +146,44 @@ class ScaledKl:
             raise UserError("The regulariser ScaledKl needs a prior, and this row has none.")
         dual = DualWeight(
             sizes,
-            initial=self.weight,
+            initial=self.stiffness,
             target=0.5 * sizes.action * self.shift**2,
             learning_rate=self.learning_rate,
             cap=self.cap,
         )
-        return KlPenalty(dual, prior, scaled=True)
+        return ScaledPenalty(dual, prior)
 
 
 PriorKl = ExplicitKl | ScaledKl
 
 
 class KlPenalty:
-    """Charges the policy for leaving the prior: divergence KL(pi || p), or that in actions."""
+    """Charges the policy for leaving the prior: divergence KL(pi || p)."""
 
-    def __init__(self, dual: DualWeight, prior: Prior, *, scaled: bool = False) -> None:
-        self.dual, self.prior, self.scaled = dual, prior, scaled
+    def __init__(self, dual: DualWeight, prior: Prior) -> None:
+        self.dual, self.prior = dual, prior
         self.weight, self.state, self.load_state = dual.weight, dual.state, dual.load_state
 
     def divergence(self, policy: SquashedNormal, log_prob: Tensor, observation: Tensor) -> Tensor:
-        """Give KL(pi(. | s) || p(. | s)), where it is scaled times the prior's variance, [S, B]."""
+        """Give KL(pi(. | s) || p(. | s)), [S, B]."""
         del log_prob
         with torch.no_grad():
             prior = self.prior.distribution(observation)
-        found = losses.gaussian_kl(policy, prior)
-        if self.scaled:
-            found = found * torch.exp(2.0 * prior.log_std.mean((-1, -2)))[:, None]
-        return found
+        return losses.gaussian_kl(policy, prior)
 
     def adapt(self, divergence: Tensor) -> Metrics:
         """Move beta towards the target divergence."""
         self.dual.adapt(divergence)
         return {"kl": divergence, "beta": self.dual.weight()}
+
+
+class ScaledPenalty(KlPenalty):
+    """Charges for KL(pi || p) times the prior's variance."""
+
+    def divergence(self, policy: SquashedNormal, log_prob: Tensor, observation: Tensor) -> Tensor:
+        """Give KL(pi(. | s) || p(. | s)) times the batch's variance of p, [S, B]."""
+        del log_prob
+        with torch.no_grad():
+            prior = self.prior.distribution(observation)
+        variance = torch.exp(2.0 * prior.log_std.mean((-1, -2)))
+        return variance[:, None] * losses.gaussian_kl(policy, prior)

@@ -37,8 +37,8 @@ class Sac:
             MOBILE).
         critics_first: Updates of the critics alone before the policy moves, so that one that starts
             at a prior does not follow critics that know nothing yet. 0 is every paper's form.
-        bfloat16: Whether hidden layers work in that precision, their products added up in float32;
-            see `rectified`. Pays on processors that have such products, and on GPUs.
+        bfloat16: Whether what lies between hidden layers is in that precision; see `rectified`.
+            Pays on processors that have such products.
     """
 
     hidden: tuple[int, ...] = (256, 256)
