@@ -7,11 +7,12 @@ OfflineRL-Kit fits until it stops by itself; the error it then has is what all m
 is when it first got there (`until its stop` counts what its user waits for). Unifloral is compiled
 before its clock starts.
 
-This project takes a larger step and batch than the peers' defaults (`--rate`, `--batch`), which is
-part of how it gets there sooner. Below the table stand OfflineRL-Kit with that very rate and batch,
-and this project with the peers' settings, so that a reader can tell method from settings.
+This project fits as its row `mabe` does: larger steps and batches than the peers' defaults
+(`--rate`, `--batch`), and a rate that falls, which is part of how it gets there sooner. Below the
+table stand OfflineRL-Kit with that very rate and batch, and this project with the peers' settings,
+so that a reader can tell method from settings.
 
-    python benchmarks/dynamics.py [--data public_halfcheetah.npz] [--fits 1] [--rate 3e-3]
+    python benchmarks/dynamics.py [--data public_halfcheetah.npz] [--fits 1] [--rate 1e-2]
         [--batch 512] [--quick] [--json FILE]
         [--peer-offlinerlkit FOLDER] [--peer-unifloral FOLDER --python-unifloral PYTHON]
 """
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
 Curve = dict[str, Any]
 HELD = 2_000  # rows that no fit sees
 PEERS_BATCH = 256
+PEERS: dict[str, Any] = {"rate": 1e-3, "cooldown": 0.0, "batch": PEERS_BATCH}
+assert MABE.dynamics is not None
+OURS = MABE.dynamics
 
 
 def curve(
@@ -93,9 +97,9 @@ class Fits:
         self.given, self.robot = given, trial.target.robot.name
         self.epochs = given.epochs or (2 if given.smoke else 200)
         settings["rows"] = len(order) - cut
-        assert MABE.dynamics is not None
-        self.plain = replace(MABE.dynamics, max_epochs=self.epochs)
-        self.ours = replace(self.plain, rate=given.rate, batch=given.batch)
+        own = min(OURS.max_epochs, self.epochs)
+        self.ours = replace(OURS, rate=given.rate, batch=given.batch, max_epochs=own)
+        self.plain = replace(OURS, **PEERS, max_epochs=self.epochs)
         self.curves: dict[str, list[Curve]] = {}
 
     def keep(self, who: str, found: Curve) -> Curve:
@@ -196,11 +200,11 @@ def batches(given: argparse.Namespace, folder: Path) -> list[Comparison]:
     count = 3 if given.smoke else 50 if given.quick else 200
     trial = trials.simulated("hopper", max(2_000, count * PEERS_BATCH * 5 // 4))
     path = trial.save(folder / "hopper.npz")
-    assert MABE.dynamics is not None
-    model = MABE.dynamics.build(trial.sizes(1))
+    config = replace(OURS, batch=PEERS_BATCH)
+    model = config.build(trial.sizes(1))
     rows = trial.packed[: count * PEERS_BATCH * 5 // 4]
     fitting = model.fitting(rows)
-    trained = -(-fitting.train.shape[1] // MABE.dynamics.batch)
+    trained = -(-fitting.train.shape[1] // config.batch)
 
     def ours() -> float:
         start = time.perf_counter()
@@ -251,8 +255,8 @@ def main() -> None:
     parser = rounds.options(__doc__)
     parser.add_argument("--data", help="a data set's name or path, or <any>_<robot>.npz")
     parser.add_argument("--fits", type=int, default=1, help="fits of each, seeds 0, 1, ...")
-    parser.add_argument("--rate", type=float, default=3e-3, help="Adam's rate of ours")
-    parser.add_argument("--batch", type=int, default=512, help="transitions of a batch of ours")
+    parser.add_argument("--rate", type=float, default=OURS.rate, help="Adam's rate of ours")
+    parser.add_argument("--batch", type=int, default=OURS.batch, help="transitions of ours")
     parser.add_argument("--epochs", type=int, help="at most; 200 unless given")
     given = rounds.parse(parser)
     torch.set_num_threads(given.threads)

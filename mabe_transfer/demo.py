@@ -38,7 +38,6 @@ FULL = replace(
     forward=Gathered(quality="ladder", transitions=140_000),
     updates=5_000,
     looks=LOOKS,
-    prior_looks=50,
     epochs=8,
     overrides=scales.SHORT,
 )
@@ -50,7 +49,6 @@ SMOKE = replace(
     backward=replace(FULL.backward, transitions=2_000),
     updates=100,
     prior_updates=100,
-    prior_looks=LOOKS,
     episodes=1,
     epochs=1,
     starts=500,

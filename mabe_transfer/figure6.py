@@ -225,8 +225,9 @@ def _notes(outcome: Outcome, marks: dict[str, Marks | None], scale: Scale) -> li
         f"prior and the prior alone {scale.prior_updates:,}, the dynamics at most {scale.epochs} "
         f"epochs. Seeds: {', '.join(str(seed) for seed in outcome.seeds)}.",
         f"A number is the mean over seeds of each seed's last {min(LAST, scale.looks)} evaluations "
-        f"of {scale.episodes} episodes; in brackets stand bootstrap 95 % intervals, seeds drawn "
-        f"again. For {ALL} robots together the score is the interquartile mean.",
+        f"of {scale.episodes} episodes, or of as many episodes of the fitted prior alone; in "
+        "brackets stand bootstrap 95 % intervals, seeds drawn again. For "
+        f"{ALL} robots together the score is the interquartile mean.",
         "Nothing here was seen by the dynamics or the prior: evaluations alone touch the target.",
         f"Machine: {'; '.join(machines) or 'unknown'}.",
     ]

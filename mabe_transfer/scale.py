@@ -14,6 +14,7 @@ from mabe_transfer.algorithms import ALGORITHMS
 from mabe_transfer.composition import Imitation
 from mabe_transfer.config import has_field, with_overrides
 from mabe_transfer.errors import UserError, unknown
+from mabe_transfer.evaluate import LAST
 from mabe_transfer.parts.correction import Correction
 from mabe_transfer.parts.prior import Fit, Network
 from mabe_transfer.parts.regulariser import PriorKl
@@ -49,8 +50,8 @@ class Scale:
         updates: Of each policy.
         looks: Evaluations along it; the last ten make the result.
         prior_updates: Of a prior's fit, and of the prior alone.
-        prior_looks: Evaluations along the training of the prior alone. Many, so that the last ten
-            are of a prior that is all but fitted.
+        prior_looks: Evaluations along the training of the prior alone; with one it is deployed when
+            it is fitted, for as many episodes as the last ten looks of a policy have together.
         episodes: Of an evaluation, for each seed.
         batch: Transitions of an update.
         epochs: Of the dynamics model, at the most.
@@ -113,7 +114,8 @@ class Scale:
     def schedule(self, row: Algorithm) -> Schedule:
         """How long a row is trained: where it is a prior, as long as a prior is fitted."""
         if isinstance(row.policy, Imitation):
-            return _schedule(self.prior_updates, self.prior_looks, self.episodes)
+            episodes = self.episodes * LAST // min(LAST, self.prior_looks)
+            return _schedule(self.prior_updates, self.prior_looks, episodes)
         return self.plan.matched(row)
 
     @property
@@ -172,7 +174,7 @@ FULL = Scale(
     backward=Gathered(quality="expert", transitions=100_000),
     updates=8_000,
     prior_updates=6_000,
-    prior_looks=50,
+    prior_looks=1,
     episodes=3,
     batch=128,
     epochs=12,
@@ -187,6 +189,7 @@ CPU = replace(
     name="cpu",
     updates=5_000,
     prior_updates=5_000,
+    prior_looks=50,
     batch=256,
     epochs=10,
     horizon=None,
@@ -221,7 +224,7 @@ SMOKE = Scale(
     backward=Gathered(quality="random", transitions=1_000),
     updates=40,
     prior_updates=40,
-    prior_looks=10,
+    prior_looks=1,
     episodes=1,
     batch=64,
     epochs=1,

@@ -15,6 +15,7 @@ from mabe_transfer.algorithms import ALGORITHMS
 from mabe_transfer.composition import Imitation
 from mabe_transfer.config import with_overrides
 from mabe_transfer.errors import UserError
+from mabe_transfer.evaluate import LAST
 from mabe_transfer.figure6 import LABELS, MABE, ROBOTS, Data
 from mabe_transfer.learner import Learner
 from mabe_transfer.marks import Marks
@@ -65,6 +66,16 @@ def test_arms_are_the_paper_s_four_and_the_controls_it_lacks() -> None:
         ("mopo", "both corrected", None),
     ]
     assert {cell.target for cell in figure6.arms("hopper", NAMES, FULL)} == {"hopper-backward"}
+
+
+def test_prior_alone_is_deployed_once_it_is_fitted_for_as_many_episodes_as_others() -> None:
+    found = {cell.label: cell for cell in figure6.arms("hopper", NAMES, FULL)}
+    alone = found["prior alone, zero-shot"]
+    assert alone.schedule is not None
+    assert alone.schedule.updates == alone.schedule.evaluate_every == FULL.prior_updates
+    assert alone.schedule.episodes == LAST * FULL.episodes
+    many = CPU.schedule(ALGORITHMS["bc"])  # of which the last ten make the result
+    assert (many.updates // many.evaluate_every, many.episodes) == (50, CPU.episodes)
 
 
 def test_arms_share_the_scale_s_settings_and_the_prior_alone_is_fitted_like_mabe_s() -> None:
