@@ -112,7 +112,7 @@ def test_table_has_every_goal_with_its_ratio_verdict_or_reason(script: Any, tmp_
     )
     results = report.collect(tmp_path)
     table = {(line[0].partition(" (")[0], line[1]): line[2:] for line in report.table(results)}
-    assert len(report.table(results)) == 19
+    assert len(report.table(results)) == 23
     update = "one policy update of `mopo`, 1 seed"
     assert table[update, kit] == ("12 : 4 updates/s", "3.00x", "2x", "met")
     assert table[update, "unifloral"] == ("12 : 24 updates/s", "0.50x", "1x", "missed")
