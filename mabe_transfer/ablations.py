@@ -20,7 +20,6 @@ from mabe_transfer.config import to_json
 from mabe_transfer.d4rl_tasks import TABLE_1, TASKS
 from mabe_transfer.domains import domain
 from mabe_transfer.evaluate import LAST
-from mabe_transfer.outcome import spare
 from mabe_transfer.scale import Scale
 from mabe_transfer.scoreboard import Scores
 from mabe_transfer.train import result
@@ -182,14 +181,8 @@ def sway(history: History) -> str:
 
 
 def _run(job: Job, rows: tuple[str, ...], reference: str) -> Made:
-    """The benchmark, as a scale has it.
-
-    Raises:
-        UserError: Results of more rows, datasets or seeds would be lost.
-    """
+    """The benchmark, as a scale has it."""
     plan = budgets.plan(job.scale, rows, job.datasets, job.scale.seeds(job.seeds))
-    tasks = [dataset.task for dataset in benchmark.named(plan)]
-    spare(job.results, rows, tasks, plan.seeds)
     return benchmark.run(plan, job.out, job.results, job.device, reference=reference)
 
 

@@ -288,7 +288,7 @@ ABLATIONS = (
     ),
 )
 """MABE's variants, and the paper's: Figure 3 (prior, RL, uncertainty), 4 (flat prior), 6 (iii).
-`mabe-scaled` counts the divergence in actions, whatever the prior's breadth (results/rows)."""
+`mabe-scaled` counts the divergence in actions, and the policy alone pays it (results/rows)."""
 ALGORITHMS: dict[str, Algorithm] = {row.name: row for row in (*ROWS, *ABLATIONS)}
 
 

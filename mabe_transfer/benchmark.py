@@ -17,7 +17,7 @@ from mabe_transfer.config import has_field, with_overrides
 from mabe_transfer.d4rl_tasks import SOURCES, TABLE_1, TASKS, Named, Source
 from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.matrix import Cell, Matrix
-from mabe_transfer.outcome import Outcome
+from mabe_transfer.outcome import Outcome, spare
 from mabe_transfer.scoreboard import Board
 from mabe_transfer.train import Schedule
 
@@ -95,11 +95,13 @@ def run(plan: Plan, out: Path, results: Path, device: torch.device, *, reference
         reference: The row that the others are compared with; see `scoreboard.board`.
 
     Raises:
+        UserError: Results of more rows, datasets or seeds would be lost.
         Interrupted: The user asked to stop; the same command goes on.
     """
     if reference and reference not in plan.algos:
         raise unknown("row to compare with", reference, plan.algos)
     datasets = named(plan)
+    spare(results, plan.algos, [dataset.task for dataset in datasets], plan.seeds)
     found = cells(plan, datasets)
     for dataset in datasets:
         plan.source.prepare(dataset)

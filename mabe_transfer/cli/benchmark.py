@@ -89,8 +89,6 @@ def d4rl(
         presets=split(preset),
     )
     folder = scales.apart(results or out, sized)
-    tasks = [dataset.task for dataset in benchmark.named(plan)]
-    outcome.spare(folder, plan.algos, tasks, plan.seeds)
     made = benchmark.run(plan, out, folder, pick_device(device), reference=reference)
     _print(made.board, as_json)
     for name, path in made.files.items():

@@ -169,7 +169,12 @@ class KlPenalty:
         del log_prob
         with torch.no_grad():
             prior = self.prior.distribution(observation)
-        return losses.gaussian_kl(policy, prior)
+        return self.counted(losses.gaussian_kl(policy, prior), prior)
+
+    def counted(self, divergence: Tensor, prior: SquashedNormal) -> Tensor:
+        """The divergence [S, B] in the units that it is paid in: nats."""
+        del prior
+        return divergence
 
     def adapt(self, divergence: Tensor) -> Metrics:
         """Move beta towards the target divergence."""
@@ -180,10 +185,6 @@ class KlPenalty:
 class ScaledPenalty(KlPenalty):
     """Charges for KL(pi || p) times the prior's variance."""
 
-    def divergence(self, policy: SquashedNormal, log_prob: Tensor, observation: Tensor) -> Tensor:
-        """Give KL(pi(. | s) || p(. | s)) times the batch's variance of p, [S, B]."""
-        del log_prob
-        with torch.no_grad():
-            prior = self.prior.distribution(observation)
-        variance = torch.exp(2.0 * prior.log_std.mean((-1, -2)))
-        return variance[:, None] * losses.gaussian_kl(policy, prior)
+    def counted(self, divergence: Tensor, prior: SquashedNormal) -> Tensor:
+        """The divergence [S, B] times the prior's variance over the batch: squared actions."""
+        return torch.exp(2.0 * prior.log_std.mean((-1, -2)))[:, None] * divergence
