@@ -8,7 +8,7 @@ pooled with corrected rewards (DARA), and the target's own expert as 100.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from mabe_transfer.errors import unknown
 from mabe_transfer.evaluate import LAST
 from mabe_transfer.marks import Marks, measure
 from mabe_transfer.matrix import Cell, Matrix
-from mabe_transfer.outcome import Outcome, spare
+from mabe_transfer.outcome import Outcome, others, spare
 from mabe_transfer.pooling import Pool
 from mabe_transfer.scale import prior_alone
 from mabe_transfer.standing import ALL, Standing, standings
@@ -87,7 +87,8 @@ def run(
 ) -> Made:
     """Collect, train every arm of every robot, and write numbers, table and picture.
 
-    Every step that was done before is found and not repeated.
+    Every step that was done before is found and not repeated; robots whose results are there, of
+    the same scale and seeds, stay in the table.
 
     Args:
         robots: Whose behaviour is carried.
@@ -98,15 +99,17 @@ def run(
         device: Where.
 
     Raises:
-        UserError: A robot is none of the paper's, or results of more would be lost.
+        UserError: A robot is none of the paper's, or results would be lost.
         Interrupted: The user asked to stop; the same command goes on.
     """
     for robot in robots:
         if robot not in ROBOTS:
             raise unknown("robot of this figure", robot, ROBOTS)
-    spare(results, LABELS, robots, scale.seeds(seeds))
+    kept = others(results, robots, scale.seeds(seeds), to_json(scale))
+    shown = (*robots, *dict.fromkeys(record.task for record in kept))
+    spare(results, LABELS, shown, scale.seeds(seeds))
     cells = tuple(cell for robot in robots for cell in arms(robot, data(robot, scale), scale))
-    marks = {robot: _marks(robot, scale, out) for robot in robots}
+    marks = {robot: _marks(robot, scale, out) for robot in ROBOTS if robot in shown}
     outcome = matrix.run(
         Matrix(
             title=TITLE,
@@ -118,7 +121,8 @@ def run(
         out,
         device,
     )
-    return write(outcome, marks, scale, results)
+    records = sorted((*outcome.records, *kept), key=lambda record: ROBOTS.index(record.task))
+    return write(replace(outcome, records=tuple(records)), marks, scale, results)
 
 
 def data(robot: str, scale: Scale) -> Data:

@@ -7,7 +7,7 @@ beat: the prior alone, and MOPO on D1. What a forecast said beforehand stands be
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,15 +20,14 @@ from mabe_transfer.config import fingerprint, from_json, to_json, with_overrides
 from mabe_transfer.errors import unknown
 from mabe_transfer.figure6 import ROBOTS, Made
 from mabe_transfer.forecast import Effort, Forecast, forecast
-from mabe_transfer.gain import MABE, MOPO, PRIOR, Place, correlations, gains, line
+from mabe_transfer.gain import MABE, MOPO, PRIOR, Gain, Place, correlations, gains, line
 from mabe_transfer.library import open_dataset
 from mabe_transfer.matrix import Cell, Matrix
-from mabe_transfer.outcome import spare
+from mabe_transfer.outcome import others, spare
 from mabe_transfer.scale import Scale, prior_alone
 
 if TYPE_CHECKING:
-    from mabe_transfer.gain import Gain
-    from mabe_transfer.outcome import Outcome
+    from mabe_transfer.outcome import Outcome, Record
 
 FACTORS = (0.1, 0.5, 2.0, 5.0)
 SHIFTS = (*(f"{what}={f:g}" for what in ("friction", "gravity") for f in FACTORS), "ice")
@@ -65,11 +64,11 @@ class Job:
 def run(job: Job) -> Made:
     """Collect, foretell, train every field of the grid, and write numbers, table and heat map.
 
-    Behaviour policies that do not ship are trained first. Every step that was done before is found.
+    Behaviour policies that do not ship are trained first. Every step that was done before is found;
+    fields whose results are there, of the same scale and seeds, stay in the table.
 
     Raises:
-        UserError: The robot, a shift or a task is none of the grid's, or results of more would be
-            lost.
+        UserError: The robot, a shift or a task is none of the grid's, or results would be lost.
         Interrupted: The user asked to stop; the same command goes on.
     """
     for kind, given, known in (
@@ -84,7 +83,9 @@ def run(job: Job) -> Made:
         Place(robot=job.robot, shift=shift, task=task) for shift in job.shifts for task in job.tasks
     ]
     names = [place.name for place in places]
-    spare(job.results, (MOPO, PRIOR, MABE), names, job.scale.seeds(job.seeds))
+    kept = others(job.results, names, job.scale.seeds(job.seeds), to_json(job.scale))
+    shown = (*names, *(record.task for record in kept))
+    spare(job.results, (MOPO, PRIOR, MABE), shown, job.scale.seeds(job.seeds))
     one = job.scale.gather(catalogue.recipe(f"{job.robot}-figure6-forward"), job.scale.forward)
     cells, foretold = [], {}
     for place in places:
@@ -103,7 +104,9 @@ def run(job: Job) -> Made:
         job.out,
         job.device,
     )
-    return write(job, outcome, gains(outcome, places, foretold))
+    found = [*gains(outcome, places, foretold), *_gained(job.results, kept)]
+    found.sort(key=lambda gain: (SHIFTS.index(gain.place.shift), TASKS.index(gain.place.task)))
+    return write(job, replace(outcome, records=(*outcome.records, *kept)), found)
 
 
 def fields(place: Place, one: str, two: str, scale: Scale) -> list[Cell]:
@@ -158,15 +161,29 @@ def write(job: Job, outcome: Outcome, found: list[Gain]) -> Made:
     ]
     report.markdown(lines, files["table"], title=outcome.title, notes=notes)
     files["records"] = outcome.write(job.results / "records.json")
+    files["picture"] = _picture(found, job.results / "gain.png", f"MABE's gain, {job.robot}")
+    return Made(lines, outcome, files)
+
+
+def _gained(results: Path, records: tuple[Record, ...]) -> list[Gain]:
+    """The gains that were written with these records."""
+    if not records:
+        return []
+    tasks, path = {record.task for record in records}, results / "results.json"
+    written = [from_json(Gain, row, str(path)) for row in runs.read_json(path)["gains"]]
+    return [gain for gain in written if gain.place.name in tasks]
+
+
+def _picture(found: list[Gain], path: Path, title: str) -> Path:
+    """Both gains as heat maps over the shifts and tasks that there are; white where one lacks."""
     by_place = {(gain.place.shift, gain.place.task): gain for gain in found}
+    shifts, tasks = (list(dict.fromkeys(names)) for names in zip(*by_place, strict=True))
+    tasks.sort(key=TASKS.index)
     maps = {
-        name: [[getattr(by_place[s, t], field) for t in job.tasks] for s in job.shifts]
+        name: [[getattr(by_place.get((s, t)), field, float("nan")) for t in tasks] for s in shifts]
         for name, field in (("over the prior alone", "over_prior"), ("over MOPO", "over_mopo"))
     }
-    files["picture"] = report.heat(
-        maps, job.shifts, job.tasks, job.results / "gain.png", title=f"MABE's gain, {job.robot}"
-    )
-    return Made(lines, outcome, files)
+    return report.heat(maps, shifts, tasks, path, title=title)
 
 
 def _recipe(place: Place) -> Recipe:

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mabe_transfer import runs
-from mabe_transfer.config import from_json, to_json
+from mabe_transfer.config import difference, from_json, to_json
 from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.train import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
+
+    from mabe_transfer.config import Json
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,6 +113,40 @@ def spare(folder: Path, labels: Iterable[str], tasks: Iterable[str], seeds: Sequ
             f"{folder} holds results of {len(kept.seeds)} seeds, which {len(seeds)} would replace; "
             "choose another --out."
         )
+
+
+def others(
+    folder: Path, tasks: Iterable[str], seeds: Sequence[int], scale: Json
+) -> tuple[Record, ...]:
+    """The records of other tasks that a folder holds, to stand beside those of these tasks.
+
+    So an experiment can be run task by task, in several sessions, and its table grows.
+
+    Args:
+        folder: Where results are to be written.
+        tasks: Of what is to be run.
+        seeds: Of every cell.
+        scale: How much of everything is done, as JSON.
+
+    Raises:
+        UserError: They are of other seeds or another scale, so that they share no table.
+    """
+    path = folder / "records.json"
+    if not path.is_file():
+        return ()
+    kept, coming = read(path), set(tasks)
+    rest = tuple(record for record in kept.records if record.task not in coming)
+    if not rest:
+        return ()
+    names = ", ".join(dict.fromkeys(record.task for record in rest))
+    other = difference(list(kept.seeds), list(seeds), "seeds")
+    other = other or difference(runs.read_json(folder / "results.json")["scale"], scale, "scale")
+    if other:
+        raise UserError(
+            f"{folder} holds results of {names} that share no table with these: {other}; choose "
+            "another --out."
+        )
+    return rest
 
 
 def joined(outcomes: Sequence[Outcome]) -> Outcome:

@@ -19,7 +19,7 @@ from mabe_transfer.evaluate import LAST
 from mabe_transfer.figure6 import LABELS, MABE, ROBOTS, Data
 from mabe_transfer.learner import Learner
 from mabe_transfer.marks import Marks
-from mabe_transfer.outcome import Record
+from mabe_transfer.outcome import Outcome, Record
 from mabe_transfer.parts.prior import Fit, Network
 from mabe_transfer.parts.regulariser import ExplicitKl
 from mabe_transfer.scale import CPU, FULL, SHORT, SMOKE
@@ -27,6 +27,7 @@ from mabe_transfer.scale import CPU, FULL, SHORT, SMOKE
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mabe_transfer.matrix import Matrix
     from mabe_transfer.parts import Metrics
 
 NARROW = (
@@ -146,6 +147,39 @@ def test_unknown_scale_robot_and_setting_are_refused(tmp_path: Path) -> None:
         figure6.run(
             ("hoper",), TINY, seeds=1, out=tmp_path, results=tmp_path, device=torch.device("cpu")
         )
+
+
+def test_robots_that_were_run_before_stay_in_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(asked: Matrix, *_: object) -> Outcome:
+        return Outcome(
+            title=asked.title,
+            data=asked.data,
+            seeds=asked.seeds,
+            schedule=asked.schedule,
+            records=tuple(
+                record(cell.label, cell.task, float(len(cell.task)), 1.0) for cell in asked.cells
+            ),
+        )
+
+    monkeypatch.setattr(figure6, "data", lambda *_: NAMES)
+    monkeypatch.setattr("mabe_transfer.matrix.run", train)
+
+    def run(robot: str, seeds: int = 2) -> list[dict[str, str]]:
+        device = torch.device("cpu")
+        return figure6.run(
+            (robot,), TINY, seeds=seeds, out=tmp_path / "runs", results=tmp_path, device=device
+        ).lines
+
+    assert {line["robot"] for line in run("walker2d")} == {"walker2d"}
+    lines = run("hopper")
+    assert [line["robot"] for line in lines] == (
+        ["hopper"] * 9 + ["walker2d"] * 9 + [standing.ALL] * 9
+    )
+    assert run("walker2d") == lines
+    with pytest.raises(UserError, match="results of hopper that share no table"):
+        run("walker2d", seeds=3)
 
 
 @pytest.mark.slow

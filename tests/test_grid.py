@@ -25,6 +25,8 @@ from mabe_transfer.verdict import Coverage, Drift, Pair, Verdict
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mabe_transfer.matrix import Matrix
+
 ICE = Place(robot="hopper", shift="ice", task="backward")
 SMALL = Effort(
     rows=300,
@@ -181,3 +183,26 @@ def test_grid_leaves_numbers_table_and_heat_map(
     assert "Rank correlation" in text
     monkeypatch.setattr(grid, "forecast", lambda *_: pytest.fail("foretold twice"))
     assert grid.run(small).lines == made.lines
+
+
+def test_fields_that_were_run_before_stay_in_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(asked: Matrix, *_: object) -> Outcome:
+        records = tuple(
+            Record(label=c.label, task=c.task, row="", returns=(float(len(c.label)),))
+            for c in asked.cells
+        )
+        return replace(outcome(), seeds=asked.seeds, records=records)
+
+    monkeypatch.setattr(SMOKE.__class__, "gather", lambda *_: "D")
+    monkeypatch.setattr(grid, "_forecast", lambda *_: told(0.5))
+    monkeypatch.setattr("mabe_transfer.matrix.run", train)
+    grid.run(job(tmp_path, shifts=("ice",)))
+    made = grid.run(job(tmp_path, shifts=("gravity=2",), tasks=("backward",)))
+    fields = [(line["D2's world"], line["task"]) for line in made.lines]
+    assert fields == [("gravity=2", "backward"), ("ice", "forward"), ("ice", "backward")]
+    assert len(made.outcome.records) == 9
+    numbers = json.loads((tmp_path / "results" / "results.json").read_text())
+    assert [row["forecast"]["coverage"]["both"] for row in numbers["gains"]] == [0.5] * 3
+    assert grid.run(job(tmp_path, shifts=("ice",), tasks=("backward",))).lines == made.lines

@@ -23,7 +23,7 @@ from mabe_transfer.errors import Interrupted, UserError
 from mabe_transfer.learner import Learner
 from mabe_transfer.matrix import Cell, Matrix
 from mabe_transfer.online import OnlineConfig, OnlineSac
-from mabe_transfer.outcome import Outcome, Record, spare
+from mabe_transfer.outcome import Outcome, Record, others, spare
 from mabe_transfer.parts.dynamics import EnsembleModel
 from mabe_transfer.parts.prior import BehaviourPrior, Fit, Network, Unweighted
 from mabe_transfer.parts.sac import Sac
@@ -543,3 +543,21 @@ def test_row_of_whole_trajectories_takes_its_share_of_the_budget() -> None:
     assert Schedule().matched(BREMEN) == Schedule.of(BREMEN)
     least = Schedule(updates=10, evaluate_every=5).matched(MOREL)
     assert (least.updates, least.evaluate_every) == (1, 1)
+
+
+def test_results_of_other_tasks_stand_beside_those_of_one_scale_and_seeds(tmp_path: Path) -> None:
+    def record(task: str) -> Record:
+        return Record(label="bc", task=task, row="bc", returns=(1.0, 2.0))
+
+    kept = Outcome(
+        title="", data="", seeds=(0, 1), schedule=Schedule(), records=(record("a"), record("b"))
+    )
+    assert others(tmp_path, ("a",), (0, 1), {"updates": 5}) == ()
+    kept.write(tmp_path / "records.json")
+    runs.write_json(tmp_path / "results.json", {"scale": {"updates": 5}})
+    assert others(tmp_path, ("b", "c"), (0, 1), {"updates": 5}) == (record("a"),)
+    assert others(tmp_path, ("a", "b"), (7,), {"updates": 9}) == ()  # all of them are made again
+    with pytest.raises(UserError, match=r"results of a that share no table .*seeds"):
+        others(tmp_path, ("b",), (0, 2), {"updates": 5})
+    with pytest.raises(UserError, match=r"scale\.updates \(5 there, 9 asked for\)"):
+        others(tmp_path, ("b",), (0, 1), {"updates": 9})
