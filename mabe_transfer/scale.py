@@ -235,8 +235,20 @@ SMOKE = Scale(
 SCALES = {scale.name: scale for scale in (FULL, SMOKE)}
 
 
-def scale(name: str, overrides: Overrides = (), known: Mapping[str, Scale] = SCALES) -> Scale:
+def scale(
+    name: str,
+    overrides: Overrides = (),
+    known: Mapping[str, Scale] = SCALES,
+    *,
+    updates: int | None = None,
+) -> Scale:
     """Look a scale up by its name, with overrides of its rows, which win over its own.
+
+    Args:
+        name: Which.
+        overrides: `part.field` and value.
+        known: Where to look.
+        updates: Of each policy, instead of the scale's own.
 
     Raises:
         UserError: There is no such scale, or an override reaches no row of the table.
@@ -247,7 +259,9 @@ def scale(name: str, overrides: Overrides = (), known: Mapping[str, Scale] = SCA
         if not any(has_field(row, path) for row in ALGORITHMS.values()):
             raise UserError(f"--set {path}: no row has such a field; see: algorithms show mabe")
     found = known[name]
-    return replace(found, overrides=(*found.overrides, *overrides))
+    return replace(
+        found, updates=updates or found.updates, overrides=(*found.overrides, *overrides)
+    )
 
 
 def apart(out: Path, scale: Scale) -> Path:

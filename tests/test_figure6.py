@@ -287,3 +287,10 @@ def test_what_a_user_sets_is_added_to_the_settings_of_a_scale() -> None:
     chosen = dict(scale.scale("full", (("policy.discount", "0.9"),)).settings(ALGORITHMS["mabe"]))
     assert chosen["policy.discount"] == "0.9"
     assert chosen["policy.polyak"] == dict(SHORT)["policy.polyak"]
+
+
+def test_steps_are_a_policy_s_updates_and_not_its_prior_s() -> None:
+    shorter = scale.scale("full", updates=500)
+    assert shorter == replace(FULL, updates=500)
+    assert shorter.prior_updates == FULL.prior_updates
+    assert scale.scale("full") == FULL

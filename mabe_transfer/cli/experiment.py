@@ -31,6 +31,10 @@ Seeds = Annotated[int, typer.Option(min=1, help="Policies of each arm.")]
 Runs = Annotated[Path, typer.Option(help="Folder of the runs.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all.")]
+Steps = Annotated[
+    int | None,
+    typer.Option(min=1, help="Gradient updates of each seed's policy; the scale's by default."),
+]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="part.field=value, where a row has the part")
 ]
@@ -63,6 +67,7 @@ def figure6_(
     robots: Annotated[str, typer.Option(help="By commas; all if none.")] = "",
     seeds: Seeds = 3,
     scale: Scale = "full",
+    steps: Steps = None,
     out: Annotated[Path, typer.Option(help="Folder of numbers, table and picture.")] = Path(
         "results/figure6"
     ),
@@ -73,7 +78,7 @@ def figure6_(
 ) -> None:
     """Carry backward running from ice to normal ground: the paper's arms, and more."""
     processor.limit_threads(threads)
-    chosen = scales.scale(scale, _overrides(override))
+    chosen = scales.scale(scale, _overrides(override), updates=steps)
     made = figure6.run(
         split(robots) or figure6.ROBOTS,
         chosen,
@@ -161,6 +166,7 @@ def matrix_(
     tasks: Annotated[str, typer.Option(help="By commas; all if none.")] = "",
     seeds: Seeds = 3,
     scale: Scale = "full",
+    steps: Steps = None,
     forecasts: Annotated[bool, typer.Option(help="Foretell each field as well.")] = True,
     out: Annotated[Path, typer.Option(help="Folder of numbers, table and heat map.")] = Path(
         "results/matrix"
@@ -172,7 +178,7 @@ def matrix_(
 ) -> None:
     """Where carrying a behaviour helps and where it hurts: physics shifts by tasks."""
     processor.limit_threads(threads)
-    chosen = scales.scale(scale, _overrides(override))
+    chosen = scales.scale(scale, _overrides(override), updates=steps)
     job = grid.Job(
         robot=robot,
         scale=chosen,
