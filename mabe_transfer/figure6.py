@@ -8,6 +8,7 @@ pooled with corrected rewards (DARA), and the target's own expert as 100.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,33 +28,9 @@ from mabe_transfer.standing import ALL, Standing, standings
 if TYPE_CHECKING:
     import torch
 
-    from mabe_transfer.composition import Algorithm
     from mabe_transfer.scale import Scale
 
 ROBOTS = ("hopper", "walker2d", "halfcheetah")
-MABE = "(iv) MABE: D1's dynamics, D2's prior"
-LABELS = (
-    "(i) task transfer: MOPO on D1, relabelled",
-    "(ii) domain transfer: MOPO on D2",
-    "(iii) MOPO on D1, started as D2's prior",
-    MABE,
-    "(iv) with the divergence counted in actions",
-    "prior alone, zero-shot",
-    "D1 and D2 pooled, MOPO",
-    "D1 and D2 pooled, MABE",
-    "pooled, rewards corrected (DARA), MOPO",
-)
-SHORT = (
-    "(i)",
-    "(ii)",
-    "(iii)",
-    "(iv)",
-    "(iv) in\nactions",
-    "prior",
-    "pooled\nMOPO",
-    "pooled\nMABE",
-    "DARA",
-)
 TITLE = "Backward running carried from ice to normal ground (the paper's Figure 6)"
 
 
@@ -65,6 +42,50 @@ class Data:
     backward: str
     pooled: str
     corrected: str
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A row of the algorithm table with its data.
+
+    Attributes:
+        label: In tables.
+        short: In the picture.
+        row: Name of the algorithm.
+        sources: Names of D1 and D2, from a robot's data.
+    """
+
+    label: str
+    short: str
+    row: str
+    sources: Callable[[Data], tuple[str, str | None]]
+
+
+MABE = "(iv) MABE: D1's dynamics, D2's prior"
+ALONE = "mabe-no-rl"
+ARMS = (
+    Arm("(i) task transfer: MOPO on D1, relabelled", "(i)", "mopo", lambda d: (d.forward, None)),
+    Arm("(ii) domain transfer: MOPO on D2", "(ii)", "mopo", lambda d: (d.backward, None)),
+    Arm(
+        "(iii) MOPO on D1, started as D2's prior",
+        "(iii)",
+        "mopo-from-prior",
+        lambda d: (d.forward, d.backward),
+    ),
+    Arm(MABE, "(iv)", "mabe", lambda d: (d.forward, d.backward)),
+    Arm(
+        "(iv) with the divergence counted in actions",
+        "(iv) in\nactions",
+        "mabe-scaled",
+        lambda d: (d.forward, d.backward),
+    ),
+    Arm("prior alone, zero-shot", "prior", ALONE, lambda d: (d.forward, d.backward)),
+    Arm("D1 and D2 pooled, MOPO", "pooled\nMOPO", "mopo", lambda d: (d.pooled, None)),
+    Arm("D1 and D2 pooled, MABE", "pooled\nMABE", "mabe", lambda d: (d.pooled, None)),
+    Arm("pooled, rewards corrected (DARA), MOPO", "DARA", "mopo", lambda d: (d.corrected, None)),
+)
+LABELS = tuple(arm.label for arm in ARMS)
+IN_PICTURE = {arm.label: arm.short for arm in ARMS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,32 +169,25 @@ def data(robot: str, scale: Scale) -> Data:
 
 
 def arms(robot: str, names: Data, scale: Scale) -> tuple[Cell, ...]:
-    """The arms of one robot, in the order of `LABELS`."""
-    table = ALGORITHMS
-    mabe = with_overrides(table["mabe"], dict(scale.settings(table["mabe"])))
-    chosen: tuple[tuple[Algorithm, str, str | None], ...] = (
-        (table["mopo"], names.forward, None),
-        (table["mopo"], names.backward, None),
-        (table["mopo-from-prior"], names.forward, names.backward),
-        (table["mabe"], names.forward, names.backward),
-        (table["mabe-scaled"], names.forward, names.backward),
-        (prior_alone(mabe), names.forward, names.backward),
-        (table["mopo"], names.pooled, None),
-        (table["mabe"], names.pooled, None),
-        (table["mopo"], names.corrected, None),
-    )
-    return tuple(
-        Cell(
-            label=label,
-            task=robot,
-            row=row,
-            dynamics=dynamics,
-            prior=prior,
-            target=f"{robot}-backward",
-            overrides=scale.settings(row),
-            schedule=scale.schedule(row),
-        )
-        for label, (row, dynamics, prior) in zip(LABELS, chosen, strict=True)
+    """The arms of one robot, in the order of `ARMS`."""
+    return tuple(_cell(arm, robot, names, scale) for arm in ARMS)
+
+
+def _cell(arm: Arm, robot: str, names: Data, scale: Scale) -> Cell:
+    row = ALGORITHMS[arm.row]
+    if arm.row == ALONE:  # fitted as MABE fits it
+        mabe = ALGORITHMS["mabe"]
+        row = prior_alone(with_overrides(mabe, dict(scale.settings(mabe))))
+    dynamics, prior = arm.sources(names)
+    return Cell(
+        label=arm.label,
+        task=robot,
+        row=row,
+        dynamics=dynamics,
+        prior=prior,
+        target=f"{robot}-backward",
+        overrides=scale.settings(row),
+        schedule=scale.schedule(row),
     )
 
 
@@ -195,7 +209,7 @@ def write(outcome: Outcome, marks: dict[str, Marks | None], scale: Scale, result
     files["records"] = outcome.write(results / "records.json")
     groups, unit = _bars(found)
     files["picture"] = report.bars(
-        groups, results / "picture.png", title=TITLE, unit=unit, marked=SHORT[LABELS.index(MABE)]
+        groups, results / "picture.png", title=TITLE, unit=unit, marked=IN_PICTURE[MABE]
     )
     return Made(lines, outcome, files)
 
@@ -217,7 +231,7 @@ def _bars(found: list[Standing]) -> tuple[dict[str, report.Bars], str]:
     for standing in shown:
         number = standing.score if scored else standing.earned
         assert number is not None
-        name = SHORT[LABELS.index(standing.label)]
+        name = IN_PICTURE[standing.label]
         groups.setdefault(standing.task, {})[name] = (number.value, number.low, number.high)
     return groups, "score (100: SAC online)" if scored else "return"
 
