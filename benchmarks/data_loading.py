@@ -10,7 +10,6 @@ them.
 """
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -25,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rounds import Comparison, machine
 
+from mabe_transfer import runs
 from mabe_transfer.store import Layout, StoreWriter, open_store
 from mabe_transfer.transitions import Transitions
 
@@ -228,7 +228,7 @@ def main() -> None:
         median, worst = result["median_s"][kind], max(seen["load_s"])
         print(f"{kind:8}{median:10.3f}{worst:10.3f}{seen['size_mb']:10.1f}{ratio:>8}{wanted:>8}")
     if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1))
+        runs.write_json(arguments.json, result)
     slow = [kind for kind, ratio in result["ratio"].items() if ratio < TARGETS[kind]]
     if slow:
         sys.exit(f"The store is less far ahead of {' and '.join(slow)} than wanted.")
