@@ -174,6 +174,42 @@ def test_targets_start_as_the_critics_and_follow_slowly() -> None:
         torch.testing.assert_close(target.detach(), 0.9 * start + 0.1 * now.detach())
 
 
+def test_deployed_policy_starts_as_the_one_that_learns_and_follows_slowly() -> None:
+    size = sizes(0)
+    learner, data = sac(size, policy_polyak=0.1), batch(size)
+    before = tensors(learner.actor)
+    assert same(before, learner.deployed)
+    learner.update(data)
+    pairs = zip(before, learner.actor.parameters(), learner.deployed.parameters(), strict=True)
+    for start, now, deployed in pairs:
+        torch.testing.assert_close(deployed.detach(), 0.9 * start + 0.1 * now.detach())
+
+    mode = learner.deployed.distribution(data.observation).mode()
+    assert torch.equal(learner.act(data.observation), mode)
+    noise = torch.zeros_like(data.action)  # whose sample is the mode of the policy that learns
+    sample = learner.act(data.observation, noise)
+    assert torch.equal(sample, learner.actor.distribution(data.observation).mode())
+    assert not torch.equal(sample, mode)
+
+    resumed = sac(size, policy_polyak=0.1)
+    resumed.load_state({name: tensor.clone() for name, tensor in learner.state().items()})
+    for one in (learner, resumed):
+        one.update(data)
+    assert same(tensors(learner.deployed), resumed.deployed)
+    state = learner.policy_state()
+    learner.start_from({name: torch.zeros_like(tensor) for name, tensor in state.items()})
+    assert not any(p.any() for p in (*learner.actor.parameters(), *learner.deployed.parameters()))
+
+
+def test_deployed_policy_is_the_one_that_learns_unless_it_is_to_follow() -> None:
+    size = sizes(0)
+    learner, slow = sac(size), sac(size, policy_polyak=0.1)
+    assert learner.deployed is learner.actor
+    for one in (learner, slow):
+        one.update(batch(size))
+    assert same(tensors(learner.actor), slow.actor)
+
+
 def test_twin_critics_stay_apart() -> None:
     size = sizes(0)
     learner, data = sac(size), batch(size)

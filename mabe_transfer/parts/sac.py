@@ -32,6 +32,9 @@ class Sac:
         critics: Number of critics; the smallest value counts.
         discount: Gamma.
         polyak: Rate at which target critics follow (lambda_phi in MABE Alg. 1 l. 13).
+        policy_polyak: Rate at which the policy that is deployed, by its mode, follows the one that
+            learns and rolls out: Adam's steps jitter, and their mean does not. 1 deploys the one
+            that learns, every paper's form.
         penalised_backup: Whether the regulariser is also paid in the critics' target (BRAC-v, MABE,
             SAC, EDAC) or by the policy alone (BRAC-p; the deterministic backup of CQL, COMBO and
             MOBILE).
@@ -47,6 +50,7 @@ class Sac:
     critics: int = 2
     discount: float = 0.99
     polyak: float = 0.005
+    policy_polyak: float = 1.0
     penalised_backup: bool = True
     critics_first: int = 0
     bfloat16: bool = False
@@ -69,7 +73,10 @@ class SacLearner:
         critic: CriticLoss | None = None,
     ) -> None:
         self.config, self.regulariser, self.critic = config, regulariser, critic
-        self.actor = Actor(sizes, config.hidden, "policy", halved=config.bfloat16)
+        self.actor, deployed = (
+            Actor(sizes, config.hidden, "policy", halved=config.bfloat16) for _ in range(2)
+        )
+        self.deployed = deployed.requires_grad_(False) if config.policy_polyak < 1.0 else self.actor
         self.critics, targets = (
             Critics(sizes, config.hidden, config.critics, "critics", halved=config.bfloat16)
             for _ in range(2)
@@ -81,18 +88,20 @@ class SacLearner:
         self.updates = 0
 
     def act(self, observation: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Actions at [S, B, O]: the mode, or a sample where noise [S, B, A] is given."""
+        """Actions at [S, B, O]: the deployed mode, or a sample where noise [S, B, A] is given."""
         with torch.no_grad():
-            policy = self.actor.distribution(observation)
-            return policy.mode() if noise is None else policy.sample(noise)[0]
+            if noise is None:
+                return self.deployed.distribution(observation).mode()
+            return self.actor.distribution(observation).sample(noise)[0]
 
     def start_from(self, prior: dict[str, Tensor]) -> None:
         """Become a copy of a fitted prior."""
         self.actor.load_state_dict(prior)
+        self.deployed.load_state_dict(prior)
 
     def policy_state(self) -> dict[str, Tensor]:
-        """The policies' tensors."""
-        return dict(self.actor.state_dict())
+        """The deployed policies' tensors."""
+        return dict(self.deployed.state_dict())
 
     def learn(self, experience: Experience) -> Metrics:
         """Take one step on the next batch."""
@@ -146,13 +155,17 @@ class SacLearner:
         slopes = torch.autograd.grad((loss.sum(), action), (run.output,), (None, of_action))
         run.to_parameters(*slopes)
         self.adam_policy.step()
+        if self.deployed is not self.actor:
+            track(self.deployed, self.actor, self.config.policy_polyak)
         metrics = self.regulariser.adapt(divergence.detach().mean(-1))
         return {"policy_loss": loss.detach(), **metrics}
 
     def state(self) -> dict[str, Tensor]:
         """Everything needed to go on exactly."""
+        alone = self.deployed is self.actor
         return {
             **weights.nested("policy", self.actor.state_dict()),
+            **weights.nested("deployed", {} if alone else self.deployed.state_dict()),
             **weights.nested("critics", self.critics.state_dict()),
             **weights.nested("targets", self.targets.state_dict()),
             **weights.nested("adam_policy", weights.optimiser_state(self.adam_policy)),
@@ -166,6 +179,8 @@ class SacLearner:
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Go on from what `state` gave."""
         self.actor.load_state_dict(weights.under("policy", state))
+        if self.deployed is not self.actor:
+            self.deployed.load_state_dict(weights.under("deployed", state))
         self.critics.load_state_dict(weights.under("critics", state))
         self.targets.load_state_dict(weights.under("targets", state))
         weights.load_optimiser(self.adam_policy, weights.under("adam_policy", state))
