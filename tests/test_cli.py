@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,16 @@ def refusal(*words: str) -> str:
     assert result.exit_code == 2, result.output
     assert "Traceback" not in result.output
     return " ".join(result.output.split())
+
+
+def test_package_runs_as_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["somewhere/__main__.py", "envs", "show", "hoper"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("mabe_transfer", run_name="__main__")
+    assert ended.value.code == 2
+    assert "Did you mean 'hopper'" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
