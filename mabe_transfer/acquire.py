@@ -8,19 +8,19 @@ step of the ladder's medium rung.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mabe_transfer import behaviour, domains, recorded, runs
-from mabe_transfer.behaviour import Ladder, RandomPolicy, load_ladder, shipped
+from mabe_transfer.behaviour import Ladder, RandomPolicy, load_ladder, shipped, shipped_ladders
 from mabe_transfer.bridges import d4rl
-from mabe_transfer.catalogue import QUALITIES
 from mabe_transfer.collect import Share, collect
 from mabe_transfer.config import Json, difference, from_json, to_json
 from mabe_transfer.domains import Domain, to_facts
+from mabe_transfer.entries import QUALITIES
 from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.library import data_root, location, open_dataset
 from mabe_transfer.online import OnlineConfig, OnlineSac
@@ -31,7 +31,7 @@ from mabe_transfer.worlds import require_robot
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mabe_transfer.catalogue import Recipe
+    from mabe_transfer.entries import Recipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,11 +40,12 @@ class Request:
 
     Attributes:
         domain: Where the behaviour acts.
-        quality: Whose behaviour, one of `catalogue.QUALITIES`.
+        quality: Whose behaviour, one of `entries.QUALITIES`.
         transitions: How many; `None` gives `medium-replay` whole, and 100,000 otherwise.
         seed: Of the collection.
-        policy: A ladder to use instead of the shipped one, or data by others that carries its
-            policy: `d4rl:hopper-medium-v2`, or an HDF5 file.
+        policy: A ladder to use instead of the domain's own, by its file or by the domain that it
+            ships for, or data by others that carries its policy: `d4rl:hopper-medium-v2`, or an
+            HDF5 file.
         out: Where to; by name under the data folder unless given.
         recipe: What asked for it, kept in the store.
     """
@@ -64,13 +65,20 @@ class Request:
 
 
 DEFAULT_TRANSITIONS = 100_000
-SHIPPED_RUNGS = 8  # policies of a ladder that ships, unless told otherwise; about 1 MB
 
 
 def of_recipe(recipe: Recipe, *, out: str | None = None) -> Request:
-    """Turn a recipe of the catalogue into a request, named like the recipe."""
+    """Turn a recipe of the catalogue into a request, named like the recipe.
+
+    Raises:
+        UserError: Its domain does not exist.
+    """
+    try:
+        domain = domains.domain(recipe.env)
+    except UserError as error:
+        raise UserError(f"The recipe {recipe.name}: {error}") from None
     return Request(
-        domain=domains.domain(recipe.env),
+        domain=domain,
         quality=recipe.quality,
         transitions=recipe.transitions,
         seed=recipe.seed,
@@ -177,7 +185,7 @@ def _shares(request: Request, config: OnlineConfig | None) -> tuple[list[Share],
         return [_uniform(total)], {"policy": "random"}
     if request.policy and recorded.is_recording(request.policy):
         return _recorded(request, request.policy, total)
-    found = load_ladder(Path(request.policy)) if request.policy else ladder(request.domain, config)
+    found = _given(request.policy) if request.policy else ladder(request.domain, config)
     require_robot(request.domain, found.domain.robot.name, request.policy or "The ladder")
     halves = (found.medium, total - total // 2), (found.expert, total // 2)
     made: dict[str, Callable[[], list[Share]]] = {
@@ -193,6 +201,16 @@ def _shares(request: Request, config: OnlineConfig | None) -> tuple[list[Share],
         "training": found.provenance,
     }
     return shares, origin
+
+
+def _given(name: str) -> Ladder:
+    """A ladder by its file, or that which ships for a domain."""
+    if "/" in name or name.endswith(".safetensors"):
+        return load_ladder(Path(name))
+    known = {path.stem: path for path in shipped_ladders()}
+    if name not in known:
+        raise unknown("behaviour policy", name, known)
+    return load_ladder(known[name])
 
 
 def _recorded(request: Request, name: str, total: int) -> tuple[list[Share], Json]:
@@ -271,27 +289,3 @@ def _replay(request: Request, config: OnlineConfig | None) -> Store:
     with writer:
         writer.append(rows, np.full(len(episodes), UNKNOWN_SEED, dtype=np.int64))
         return writer.finish()
-
-
-def publish(found: Ladder, folder: Path, command: str, *, keep: int = SHIPPED_RUNGS) -> Path:
-    """Write a ladder where it ships, of `keep` policies at most, with the command that made it.
-
-    Raises:
-        UserError: Another command's ladder is there.
-    """
-    path = vacant(folder, found.domain, command)
-    provenance = {**found.provenance, "command": command, "versions": runs.versions()}
-    replace(found.thinned(keep), provenance=provenance).save(path)
-    return path
-
-
-def vacant(folder: Path, domain: Domain, command: str) -> Path:
-    """Where a domain's ladder may be written: there is none, or this very command's.
-
-    Raises:
-        UserError: Another command's ladder is there.
-    """
-    path = folder / f"{domain.name}.safetensors"
-    if path.exists() and load_ladder(path).provenance.get("command") != command:
-        raise UserError(f"{path} is another training's; choose another --out, or move it away.")
-    return path

@@ -149,8 +149,17 @@ class RandomPolicy:
 
 def shipped(domain: Domain) -> Path | None:
     """The ladder that ships for a domain, if there is one."""
-    path = catalogue.folder("datasets") / "policies" / f"{domain.name}.safetensors"
+    path = _policies() / f"{domain.name}.safetensors"
     return path if path.is_file() else None
+
+
+def shipped_ladders() -> list[Path]:
+    """Every ladder that ships, named by its domain."""
+    return sorted(_policies().glob("*.safetensors"))
+
+
+def _policies() -> Path:
+    return catalogue.folder("datasets") / "policies"
 
 
 def load_ladder(path: Path) -> Ladder:

@@ -101,7 +101,7 @@ def run(plan: Plan, out: Path, results: Path, device: torch.device, *, reference
     if reference and reference not in plan.algos:
         raise unknown("row to compare with", reference, plan.algos)
     datasets = named(plan)
-    spare(results, plan.algos, [dataset.task for dataset in datasets], plan.seeds)
+    spare(results, plan.algos, [d.task for d in datasets], plan.seeds, plan.schedule)
     found = cells(plan, datasets)
     for dataset in datasets:
         plan.source.prepare(dataset)
@@ -157,7 +157,7 @@ def named(plan: Plan) -> list[Named]:
     known = plan.source.names()
     for name in plan.datasets:
         if name not in known:
-            raise unknown("dataset of this benchmark", name, known)
+            raise unknown("dataset", name, known, owner="This benchmark")
     found = list(dict.fromkeys(known[name] for name in plan.datasets or TABLE_1))
     versions = sorted({dataset.version for dataset in found})
     if len(versions) > 1:

@@ -7,174 +7,21 @@ TOML file is accepted wherever a name is.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mabe_transfer.config import from_mapping
+from mabe_transfer.entries import DomainRow, Recipe, Robot, Shift, Task
 from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.written import beside, is_path, read_toml
 
-Interval = tuple[float, float]
-ANYTHING: Interval = (-math.inf, math.inf)
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Quantity:
-    """One entry of an observation or an action: its name in the model and its unit."""
-
-    name: str
-    unit: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reset:
-    """Noise added to the initial state: uniform in +-scale, or normal with that deviation."""
-
-    position_uniform: float
-    velocity_uniform: float = 0.0
-    velocity_normal: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reward:
-    """Weights of a locomotor's reward terms, before a task weighs the terms themselves."""
-
-    forward_per_m_s: float = 1.0
-    healthy_bonus: float = 0.0
-    control_cost: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Healthy:
-    """Open intervals within which an episode goes on; `state` bounds all but the height."""
-
-    height_m: Interval = ANYTHING
-    pitch_rad: Interval = ANYTHING
-    state: Interval = ANYTHING
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reference:
-    """Returns of a random and an expert policy, with how they were measured."""
-
-    random: float
-    expert: float
-    random_std: float = 0.0
-    expert_std: float = 0.0
-    episodes: int = 0
-    engine: str = ""
-    command: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Robot:
-    """A robot's facts. `model` is `gymnasium:<file>`, `dm_control:<domain>/<task>` or a path."""
-
-    name: str
-    title: str
-    model: str
-    control_timestep_s: float
-    frame_skip: int
-    max_episode_steps: int = 1000
-    observation: tuple[Quantity, ...] = ()
-    action: tuple[Quantity, ...] = ()
-    velocity_clip: float = math.inf
-    reset: Reset = Reset(position_uniform=0.0)
-    reward: Reward = Reward()
-    healthy: Healthy = Healthy()
-    legacy_model: str = ""
-    foot_geoms: tuple[str, ...] = ()
-    strengths: dict[str, float] = field(default_factory=dict)
-    references: dict[str, Reference] = field(default_factory=dict)
-
-    @property
-    def native(self) -> bool:
-        """Whether this project simulates the robot itself (and in batches)."""
-        return not self.model.startswith("dm_control:")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Edit:
-    """One change to the compiled model: a field of `mujoco.MjModel`, multiplied.
-
-    `factor` is the edit's own; without one, the edit multiplies by the shift's.
-    """
-
-    model_field: str
-    factor: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Shift:
-    """What a physics shift changes, relative to the robot's own values.
-
-    `value` says where its factor comes from: `name` (`friction=0.5`), `robot` (the robot's own
-    `strengths` table) or `none` (the shift has no factor).
-    """
-
-    name: str
-    summary: str
-    value: str
-    edits: tuple[Edit, ...] = ()
-    legacy_capsule_inertia: bool = False
-    legacy_rewards: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse a source of the factor that does not exist."""
-        if self.value not in {"name", "robot", "none"}:
-            raise unknown("source of a shift's value", self.value, {"name", "robot", "none"})
-        for edit in self.edits:
-            if (self.value == "none") != (edit.factor is not None):
-                needs = "needs a factor" if self.value == "none" else "has a factor of its own"
-                raise UserError(
-                    f"The shift {self.name!r} has value = {self.value!r}, and its edit of "
-                    f"{edit.model_field} {needs}."
-                )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
-    """How the reward terms are weighted: reward = forward F + healthy H - control C."""
-
-    name: str
-    summary: str
-    forward: float = 1.0
-    healthy: float = 1.0
-    control: float = 1.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DomainRow:
-    """A user's own domain: names or paths of its robot, shifts and task."""
-
-    robot: str
-    shifts: tuple[str, ...] = ()
-    task: str = "forward"
-
-
-QUALITIES = ("random", "medium", "expert", "medium-replay", "medium-expert", "ladder")
-"""Whose behaviour a dataset can hold."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
-    """A dataset to collect: which domain, whose behaviour, how many transitions, which seed.
-
-    Without `transitions`, a replay is taken whole and anything else gets the default number.
-    """
-
-    name: str
-    summary: str
-    env: str
-    quality: str
-    transitions: int | None = None
-    seed: int = 0
-    policy: str = ""
 
 
 def folder(kind: str) -> Path:
@@ -254,8 +101,10 @@ def recipe(name: str) -> Recipe:
 
 def _recipes(path: Path) -> list[Recipe]:
     tables = read_toml(path).get("recipes", {})
+    if not isinstance(tables, dict) or not all(isinstance(t, dict) for t in tables.values()):
+        raise UserError(f"{path}: a recipe is a table of its own, [recipes.<name>].")
     return [
-        from_mapping(Recipe, {"name": name, **table}, f"{path} [recipes.{name}]")
+        from_mapping(Recipe, {**table, "name": name}, f"{path} [recipes.{name}]")
         for name, table in tables.items()
     ]
 
@@ -268,9 +117,20 @@ def _rows(root: Path, row: type[T]) -> dict[str, T]:
 
 
 def _look_up(kind: str, name: str, known: Any, row: type[T]) -> T:
-    if is_path(name):
-        return from_mapping(row, read_toml(Path(name)), name)
     rows: dict[str, T] = known()
+    if is_path(name):
+        own = from_mapping(row, read_toml(Path(name)), name)
+        _require_new(own, rows, kind, name)
+        return own
     if name not in rows:
         raise unknown(kind, name, rows)
     return rows[name]
+
+
+def _require_new(own: Any, known: Mapping[str, Any], kind: str, path: str) -> None:
+    """Refuse the name of what ships, by which its references and policies are found."""
+    one, other = own, known.get(own.name)
+    if kind == "robot" and other is not None:  # a copy may have other references
+        one, other = (replace(row, references={}) for row in (one, other))
+    if other is not None and one != other:
+        raise UserError(f"{path}: {own.name!r} is the name of a {kind} that ships; choose another.")

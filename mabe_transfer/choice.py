@@ -78,7 +78,7 @@ def of_run(run: Path, seed: int | None = None) -> Chosen:
     else:
         reason = f"Seed {seed}, as asked"
     if seed not in found.seeds:
-        raise unknown("seed in this run", str(seed), map(str, found.seeds))
+        raise unknown("seed", str(seed), map(str, found.seeds), owner=str(run))
     if seed in returns:
         reason += f": mean return {returns[seed]:,.1f}"
     actor, index = found.actor, found.seeds.index(seed)

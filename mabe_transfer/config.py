@@ -125,13 +125,14 @@ def from_mapping(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     for key in table:
         if key not in names:
             raise UserError(f"{where}: {unknown('key', key, names)}")
+    values = {key: _cast(item, hints[key], f"{where}: {key}") for key, item in table.items()}
     try:
-        return cls(
-            **{key: _cast(item, hints[key], f"{where}: {key}") for key, item in table.items()}
-        )
+        return cls(**values)
     except TypeError as error:
         missing = [name for name in names if f"'{name}'" in str(error)]
         raise UserError(f"{where}: missing {', '.join(missing) or error}.") from None
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def from_json(cls: type[T], table: Mapping[str, Any], where: str) -> T:
@@ -220,7 +221,7 @@ def _cast(value: Any, hint: Any, where: str) -> Any:
         return _cast_union(value, args, where)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise UserError(f"{where}: expected a list, got {value!r}.")
+            raise UserError(f"{where}: expected a list such as [1,2], got {value!r}.")
         kinds = args[:1] * len(value) if args[-1] is Ellipsis else args
         if len(kinds) != len(value):
             raise UserError(f"{where}: expected {len(kinds)} values, got {len(value)}.")

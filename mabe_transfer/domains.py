@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mabe_transfer import catalogue
-from mabe_transfer.catalogue import ANYTHING, Interval, Reference, Robot, Shift, Task
 from mabe_transfer.config import Json, from_json, to_json
+from mabe_transfer.entries import ANYTHING, Interval, Reference, Robot, Shift, Task
 from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.written import is_path
 
@@ -202,17 +202,15 @@ def domain(name: str) -> Domain:
     """
     if is_path(name):
         row = catalogue.domain_row(name)
-        robot, task = catalogue.robot(row.robot), catalogue.task(row.task)
-        return compose(robot, [_applied(word, robot) for word in row.shifts], task)
+        try:
+            robot, task = catalogue.robot(row.robot), catalogue.task(row.task)
+            return compose(robot, [_applied(word, robot) for word in row.shifts], task)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
     robot, rest = _split_robot(name)
-    task, applied = catalogue.task(FORWARD), []
-    words = list(_words(rest, name))
-    for position, word in enumerate(words):
-        if position == len(words) - 1 and word in catalogue.tasks():
-            task = catalogue.task(word)
-        else:
-            applied.append(_applied(word, robot))
-    return compose(robot, applied, task)
+    words = _words(rest, name)
+    last = words.pop() if words and words[-1] in catalogue.tasks() else FORWARD
+    return compose(robot, [_applied(word, robot) for word in words], catalogue.task(last))
 
 
 def compose(robot: Robot, applied: list[AppliedShift], task: Task) -> Domain:

@@ -21,8 +21,8 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils import EzPickle
 
 from mabe_transfer import catalogue, domains, offscreen, physics
-from mabe_transfer.catalogue import Healthy, Robot, Shift
 from mabe_transfer.domains import FORWARD, Domain
+from mabe_transfer.entries import Healthy, Robot, Shift
 from mabe_transfer.suite import FRAME_SIZE, SuiteEnv
 
 if TYPE_CHECKING:

@@ -20,15 +20,19 @@ class Interrupted(Exception):
     """The work was stopped on request, after its state was saved."""
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+def unknown(kind: str, name: str, known: Iterable[str], *, owner: str = "") -> UserError:
     """Build the error for a name that does not exist, with the nearest one that does.
 
     Args:
         kind: What was looked up, as a noun: "robot", "shift", "part".
         name: The name that was not found.
         known: Every valid name.
+        owner: Of what, as the subject of the sentence: "The preset mopo-v2".
     """
     names = sorted(known)
     near = get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return UserError(f"There is no {kind} {name!r}; there is {', '.join(names) or 'none'}.{hint}")
+    subject, has = (owner, "has") if owner else ("There", "is")
+    again = "it has" if owner else "there is"
+    valid = ", ".join(names) or "none"
+    return UserError(f"{subject} {has} no {kind} {name!r}; {again} {valid}.{hint}")

@@ -125,10 +125,10 @@ def run(
     """
     for robot in robots:
         if robot not in ROBOTS:
-            raise unknown("robot of this figure", robot, ROBOTS)
+            raise unknown("robot", robot, ROBOTS, owner="Figure 6")
     kept = others(results, robots, scale.seeds(seeds), to_json(scale))
     shown = (*robots, *dict.fromkeys(record.task for record in kept))
-    spare(results, LABELS, shown, scale.seeds(seeds))
+    spare(results, LABELS, shown, scale.seeds(seeds), scale.plan)
     cells = tuple(cell for robot in robots for cell in arms(robot, data(robot, scale), scale))
     marks = {robot: _marks(robot, scale, out) for robot in ROBOTS if robot in shown}
     outcome = matrix.run(

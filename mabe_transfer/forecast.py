@@ -102,7 +102,7 @@ def forecast(
         effort: How much to take.
 
     Raises:
-        UserError: Data are missing, are of two robots, or D1 is a single short episode.
+        UserError: Data are missing, are of two robots or few, or D1 is a single short episode.
     """
     effort, cpu = effort or Effort(), torch.device("cpu")
     found = sources(ALGORITHMS["mabe"], dynamics, prior, target)
@@ -116,6 +116,8 @@ def forecast(
     known, home = spaced(one.rows[~held], effort.rows), spaced(one.rows[held], effort.asked)
     if len(known) < FEWEST or not len(home):
         raise UserError(f"{dynamics} has {len(one.rows):,} transitions; a forecast needs more.")
+    if len(other.rows) < FEWEST:
+        raise UserError(f"{prior} has {len(other.rows):,} transitions; a forecast needs {FEWEST}.")
     there = spaced(other.rows, effort.asked)
     states, both = (Support(known[:, :end], home[:, :end]) for end in (width, width + action))
     away = both.distance(there[:, : width + action])

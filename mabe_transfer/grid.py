@@ -15,8 +15,8 @@ import torch
 
 from mabe_transfer import catalogue, domains, matrix, report, runs
 from mabe_transfer.algorithms import ALGORITHMS
-from mabe_transfer.catalogue import Recipe
 from mabe_transfer.config import fingerprint, from_json, to_json, with_overrides
+from mabe_transfer.entries import Recipe
 from mabe_transfer.errors import unknown
 from mabe_transfer.figure6 import ROBOTS, Made
 from mabe_transfer.forecast import Effort, Forecast, forecast
@@ -72,20 +72,20 @@ def run(job: Job) -> Made:
         Interrupted: The user asked to stop; the same command goes on.
     """
     for kind, given, known in (
-        ("robot of this grid", (job.robot,), ROBOTS),
-        ("shift of this grid", job.shifts, SHIFTS),
-        ("task of this grid", job.tasks, TASKS),
+        ("robot", (job.robot,), ROBOTS),
+        ("shift", job.shifts, SHIFTS),
+        ("task", job.tasks, TASKS),
     ):
         for name in given:
             if name not in known:
-                raise unknown(kind, name, known)
+                raise unknown(kind, name, known, owner="The matrix")
     places = [
         Place(robot=job.robot, shift=shift, task=task) for shift in job.shifts for task in job.tasks
     ]
     names = [place.name for place in places]
     kept = others(job.results, names, job.scale.seeds(job.seeds), to_json(job.scale))
     shown = (*names, *(record.task for record in kept))
-    spare(job.results, (MOPO, PRIOR, MABE), shown, job.scale.seeds(job.seeds))
+    spare(job.results, (MOPO, PRIOR, MABE), shown, job.scale.seeds(job.seeds), job.scale.plan)
     one = job.scale.gather(catalogue.recipe(f"{job.robot}-figure6-forward"), job.scale.forward)
     cells, foretold = [], {}
     for place in places:

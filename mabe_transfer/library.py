@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mabe_transfer import bridges, domains
-from mabe_transfer.catalogue import QUALITIES, recipes
+from mabe_transfer.catalogue import recipes
 from mabe_transfer.domains import Domain, from_facts
+from mabe_transfer.entries import QUALITIES
 from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.store import Store, StoreSummary, list_stores, open_store
 
@@ -97,8 +98,8 @@ def _absent(name: str) -> UserError:
         if name.endswith(f"-{quality}"):
             try:
                 env = domains.domain(name.removesuffix(f"-{quality}")).name
-            except UserError as error:
-                return UserError(f"There is no dataset {name!r} in {data_root()}/. {error}")
+            except UserError:  # it is not named by its world
+                break
             return UserError(
                 f"There is no dataset {name!r} in {data_root()}/; collect it with: "
                 f"mabe-transfer collect --env {env} --quality {quality}"

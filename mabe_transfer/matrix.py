@@ -97,7 +97,8 @@ def run(matrix: Matrix, out: Path, device: torch.device) -> Outcome:
 
     Args:
         matrix: What to run.
-        out: Folder of the runs, and of `records.json`, which is replaced after every cell.
+        out: Folder of the runs, and of `progress.json`, the records so far, which is replaced after
+            every cell.
         device: Where.
 
     Returns:
@@ -129,7 +130,7 @@ def run(matrix: Matrix, out: Path, device: torch.device) -> Outcome:
             trained += new
             took = f", in {clock(time.monotonic() - begun)}" if new else ", done before"
             notice(f"{line}: {describe(record)}{took}{_left(started, trained, total - number)}")
-            _outcome(matrix, records).write(out / "records.json")
+            _outcome(matrix, records).write(out / "progress.json")
         left = elsewhere
     return _outcome(matrix, records)
 

@@ -85,14 +85,21 @@ def read(path: Path) -> Outcome:
     return from_json(Outcome, runs.read_json(path), str(path))
 
 
-def spare(folder: Path, labels: Iterable[str], tasks: Iterable[str], seeds: Sequence[int]) -> None:
-    """Refuse to replace results by those of fewer cells or fewer seeds.
+def spare(
+    folder: Path,
+    labels: Iterable[str],
+    tasks: Iterable[str],
+    seeds: Sequence[int],
+    schedule: Schedule,
+) -> None:
+    """Refuse to replace results by those of fewer cells or seeds, or of another training.
 
     Args:
         folder: Where results are to be written.
         labels: Rows of what is to be run.
         tasks: Its columns.
         seeds: Of every cell.
+        schedule: How long it is trained.
 
     Raises:
         UserError: The folder holds results that would be lost.
@@ -113,6 +120,11 @@ def spare(folder: Path, labels: Iterable[str], tasks: Iterable[str], seeds: Sequ
             f"{folder} holds results of {len(kept.seeds)} seeds, which {len(seeds)} would replace; "
             "choose another --out."
         )
+    if other := difference(to_json(kept.schedule), schedule, "schedule"):
+        raise UserError(
+            f"{folder} holds results of another training, {other}, which this would replace; "
+            "choose another --out."
+        )
 
 
 def others(
@@ -129,18 +141,18 @@ def others(
         scale: How much of everything is done, as JSON.
 
     Raises:
-        UserError: They are of other seeds or another scale, so that they share no table.
+        UserError: The folder's results are of another scale, or those of other tasks of other
+            seeds, so that they share no table.
     """
     path = folder / "records.json"
     if not path.is_file():
         return ()
     kept, coming = read(path), set(tasks)
     rest = tuple(record for record in kept.records if record.task not in coming)
-    if not rest:
-        return ()
-    names = ", ".join(dict.fromkeys(record.task for record in rest))
-    other = difference(list(kept.seeds), list(seeds), "seeds")
-    other = other or difference(runs.read_json(folder / "results.json")["scale"], scale, "scale")
+    names = ", ".join(dict.fromkeys(record.task for record in rest or kept.records))
+    other = difference(runs.read_json(folder / "results.json")["scale"], scale, "scale")
+    if rest:
+        other = other or difference(list(kept.seeds), list(seeds), "seeds")
     if other:
         raise UserError(
             f"{folder} holds results of {names} that share no table with these: {other}; choose "

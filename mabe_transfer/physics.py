@@ -7,6 +7,7 @@ MuJoCo then recomputes what follows from masses. `certificate` holds the result 
 from __future__ import annotations
 
 import warnings
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +18,8 @@ import numpy as np
 from mabe_transfer.errors import UserError
 
 if TYPE_CHECKING:
-    from mabe_transfer.catalogue import Robot
     from mabe_transfer.domains import Domain
+    from mabe_transfer.entries import Robot
 
 INERTIAL_FIELDS = ("body_mass", "body_inertia", "body_ipos", "body_iquat")
 
@@ -27,14 +28,15 @@ def build_model(domain: Domain) -> mujoco.MjModel:
     """Compile the model of a domain.
 
     Raises:
-        UserError: The model file is missing or MuJoCo refuses it, or a shift names a field that
-            the model lacks.
+        UserError: The model file is missing, MuJoCo refuses it, it is not what the robot's table
+            says, or a shift names a field that it lacks.
     """
     legacy = any(applied.shift.legacy_capsule_inertia for applied in domain.shifts)
     spec = _spec(domain.robot, legacy=legacy)
     if legacy:
         _halve_margins(spec, domain.robot)
     model = _compile(spec)
+    require_fit(domain.robot, model)
     if legacy:
         _copy_inertia(model, _compile(_with_cylinders(spec, model)))
     apply_shifts(model, domain)
@@ -49,7 +51,10 @@ def apply_shifts(model: mujoco.MjModel, domain: Domain) -> None:
     """
     for applied in domain.shifts:
         for name, factor in applied.factors:
-            field(model, name)[...] *= factor
+            try:
+                field(model, name)[...] *= factor
+            except UserError as error:
+                raise UserError(f"The shift {applied.shift.name!r}: {error}") from None
     if domain.shifts:
         mujoco.mj_setConst(model, mujoco.MjData(model))
 
@@ -59,9 +64,41 @@ def field(model: mujoco.MjModel, path: str) -> np.ndarray[tuple[int, ...], np.dt
     value: object = model
     for name in path.split("."):
         value = getattr(value, name, None)
-    if not isinstance(value, np.ndarray):
-        raise UserError(f"A shift edits {path!r}, which is no array of mujoco.MjModel.")
+    if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+        near = get_close_matches(path, _fields(model), n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"{path!r} is no array of floats of mujoco.MjModel.{hint}")
     return value
+
+
+def _fields(model: mujoco.MjModel) -> list[str]:
+    """The names of what a shift can multiply."""
+    owners: dict[str, object] = {"": model, "opt.": model.opt}
+    return [
+        prefix + name
+        for prefix, owner in owners.items()
+        for name in dir(owner)
+        if isinstance(value := getattr(owner, name), np.ndarray) and value.dtype.kind == "f"
+    ]
+
+
+def require_fit(robot: Robot, model: mujoco.MjModel) -> None:
+    """Refuse a robot whose table contradicts its model.
+
+    Raises:
+        UserError: Another number of observations or actions, or another control period.
+    """
+    period = model.opt.timestep * robot.frame_skip
+    sizes = {"observation": model.nq - 1 + model.nv, "action": model.nu}
+    for name, size in sizes.items():
+        found = len(getattr(robot, name))
+        if found not in (0, size):  # a table may be silent
+            raise UserError(f"{robot.name}: {name} has {found} entries, and its model {size}.")
+    if not np.isclose(robot.control_timestep_s, period):
+        raise UserError(
+            f"{robot.name}: control_timestep_s is {robot.control_timestep_s:g}, and its model's "
+            f"time step of {model.opt.timestep:g} s, {robot.frame_skip} times, makes {period:g}."
+        )
 
 
 def model_path(source: str) -> Path:

@@ -43,7 +43,7 @@ class Policies:
             UserError: The run has no such seed.
         """
         if seed not in self.seeds:
-            raise unknown("seed in this run", str(seed), map(str, self.seeds))
+            raise unknown("seed", str(seed), map(str, self.seeds), owner="This run")
         index = self.seeds.index(seed)
 
         def act(observation: Floats) -> Floats:

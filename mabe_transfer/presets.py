@@ -65,7 +65,7 @@ class Preset:
             UserError: The preset has no such dataset, or needs one and none is named.
         """
         if self.datasets and dataset not in self.datasets:
-            raise unknown(f"dataset in the preset {self.name}", dataset, self.datasets)
+            raise unknown("dataset", dataset, self.datasets, owner=f"The preset {self.name}")
         own = self.datasets.get(dataset, {})
         return dict(_dotted(self.common)) | dict(_dotted(own))
 
@@ -156,7 +156,7 @@ def choose(text: str, data: str) -> Chosen:
     if head and not is_path(text):
         found = preset(head)
         if last not in found.datasets:
-            raise unknown(f"dataset in the preset {found.name}", last, found.datasets)
+            raise unknown("dataset", last, found.datasets, owner=f"The preset {found.name}")
         return Chosen(found, last)
     found = preset(text)
     if data in found.datasets:
@@ -177,7 +177,7 @@ def choose(text: str, data: str) -> Chosen:
         )
     dataset = f"{match['robot']}-{match['tier']}"
     if dataset not in found.datasets:
-        raise unknown(f"dataset in the preset {found.name}", dataset, found.datasets)
+        raise unknown("dataset", dataset, found.datasets, owner=f"The preset {found.name}")
     return Chosen(found, dataset)
 
 

@@ -13,7 +13,7 @@ from mabe_transfer.acquire import provide
 from mabe_transfer.algorithms import ALGORITHMS
 from mabe_transfer.composition import Imitation
 from mabe_transfer.config import has_field, with_overrides
-from mabe_transfer.errors import UserError, unknown
+from mabe_transfer.errors import unknown
 from mabe_transfer.evaluate import LAST
 from mabe_transfer.parts.correction import Correction
 from mabe_transfer.parts.prior import Fit, Network
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from mabe_transfer.catalogue import Recipe
     from mabe_transfer.composition import Algorithm
+    from mabe_transfer.entries import Recipe
 
 Overrides = tuple[tuple[str, str], ...]
 
@@ -251,13 +251,14 @@ def scale(
         updates: Of each policy, instead of the scale's own.
 
     Raises:
-        UserError: There is no such scale, or an override reaches no row of the table.
+        UserError: There is no such scale, or an override reaches no row of the table or does not
+            parse.
     """
     if name not in known:
         raise unknown("--scale", name, known)
-    for path, _ in overrides:
-        if not any(has_field(row, path) for row in ALGORITHMS.values()):
-            raise UserError(f"--set {path}: no row has such a field; see: algorithms show mabe")
+    for path, text in overrides:
+        rows = [row for row in ALGORITHMS.values() if has_field(row, path)]
+        with_overrides(rows[0] if rows else ALGORITHMS["mabe"], {path: text})  # says what is wrong
     found = known[name]
     return replace(
         found, updates=updates or found.updates, overrides=(*found.overrides, *overrides)

@@ -22,8 +22,8 @@ from mabe_transfer.errors import UserError, unknown
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mabe_transfer.catalogue import Robot
     from mabe_transfer.domains import Domain
+    from mabe_transfer.entries import Robot
 
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mabe_transfer.progress import notice
+
 _limit: list[int] = []  # as torch's own, the process's
 
 if TYPE_CHECKING:
@@ -19,7 +21,14 @@ if TYPE_CHECKING:
 
 
 def limit_threads(threads: int) -> None:
-    """Use so many CPU threads from now on, all of them where `threads` is 0."""
+    """Use so many CPU threads from now on, all of them where `threads` is 0.
+
+    There are never more than cores: threads that share one wait for each other.
+    """
+    cores = os.cpu_count() or 1
+    if threads > cores:
+        notice(f"--threads {threads}: this machine has {cores} cores, and all of them are used.")
+        threads = cores
     if threads:
         torch.set_num_threads(threads)
         _limit[:] = [threads]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mabe_transfer.acquire import Request, _climb, acquire, publish, vacant
+from mabe_transfer.acquire import Request, _climb, acquire
 from mabe_transfer.behaviour import load_ladder, shipped
 from mabe_transfer.domains import domain
 from mabe_transfer.errors import UserError
@@ -16,6 +16,7 @@ from mabe_transfer.library import open_dataset
 from mabe_transfer.online import OnlineConfig, OnlineSac
 from mabe_transfer.parts.sac import Sac
 from mabe_transfer.replay import resimulate
+from mabe_transfer.shipping import publish, vacant
 from mabe_transfer.verify import verify
 
 TINY = OnlineConfig(

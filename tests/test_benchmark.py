@@ -16,9 +16,9 @@ from mabe_transfer.acquire import of_recipe, provide
 from mabe_transfer.algorithms import ALGORITHMS
 from mabe_transfer.benchmark import Plan
 from mabe_transfer.budgets import SCALES
-from mabe_transfer.catalogue import QUALITIES
 from mabe_transfer.cli import app
 from mabe_transfer.d4rl_tasks import SOURCES
+from mabe_transfer.entries import QUALITIES
 from mabe_transfer.errors import UserError
 from mabe_transfer.parts.uncertainty import StdPenalty
 from mabe_transfer.train import Schedule

@@ -213,7 +213,7 @@ def test_main_job_leaves_a_table_and_a_picture(tmp_path: Path) -> None:
     [
         (("figure6", "--scale", "smok"), "Did you mean 'smoke'"),
         (("figure6", "--robots", "hoper"), "Did you mean 'hopper'"),
-        (("figure6", "--set", "rollouts.horizont=5"), "no row has such a field"),
+        (("figure6", "--set", "rollouts.horizont=5"), "There is no field 'horizont'"),
         (("figure3", "--scale", "tiny"), "there is cpu, full, smoke"),
         (("figure4", "--datasets", "hoper-medium"), "Did you mean 'hopper-medium'"),
         (("table1", "--datasets", "hoper-medium"), "Did you mean 'hopper-medium'"),
@@ -274,3 +274,54 @@ def test_d4rl_dir_is_where_names_are_looked_for(tmp_path: Path) -> None:
 
 def test_only_d4rl_is_downloaded() -> None:
     assert "Only D4RL's files" in refusal("data", "download", "minari:mujoco/hopper/medium-v0")
+
+
+def test_empty_data_folder_is_said_to_be_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MABE_TRANSFER_DATA", str(tmp_path))
+    found = call("data", "list")
+    assert found.exit_code == 0
+    assert "There is no dataset in" in " ".join(found.output.split())
+
+
+def test_preset_is_shown_for_one_dataset() -> None:
+    found = call("algorithms", "presets", "mopo-v2/hopper-medium", "--json")
+    assert found.exit_code == 0, found.output
+    assert [row["dataset"] for row in json.loads(found.stdout)] == ["hopper-medium"]
+    assert "preset mopo-v2 has no dataset 'hopper-mediun'" in refusal(
+        "algorithms", "presets", "mopo-v2/hopper-mediun"
+    )
+
+
+def test_policy_to_collect_with_goes_by_the_domain_that_it_ships_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MABE_TRANSFER_DATA", str(tmp_path))
+    words = ("collect", "--env", "hopper", "--transitions", "10", "--policy")
+    assert call(*words, "hopper-ice", "--out", "carried").exit_code == 0
+    assert "Did you mean 'hopper-ice'" in refusal(*words, "hopper-icy", "--out", "other")
+    assert "walker2d" in refusal(*words, "walker2d", "--out", "other")
+
+
+def test_unfinished_store_of_another_world_is_named_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MABE_TRANSFER_DATA", str(tmp_path))
+    words = ("collect", "--quality", "random", "--transitions", "10", "--out", "one", "--env")
+    assert call(*words, "walker2d").exit_code == 0
+    store = tmp_path / "one.zarr"
+    facts = json.loads((store / "zarr.json").read_text())
+    facts["attributes"] |= {"complete": False, "progress": {"shard_rows": 1}}
+    (store / "zarr.json").write_text(json.dumps(facts))
+    store.rename(tmp_path / "one.zarr.partial")
+    assert "was begun with domain = 'walker2d', and now it is 'hopper'" in refusal(*words, "hopper")
+
+
+def test_setting_that_does_not_parse_is_refused_before_anything_is_collected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MABE_TRANSFER_DATA", str(tmp_path))
+    said = refusal("experiment", "figure6", "--scale", "smoke", "--set", "policy.discount=abc")
+    assert "--set policy.discount: expected float" in said
+    assert not any(tmp_path.iterdir())

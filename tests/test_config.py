@@ -95,7 +95,7 @@ def test_missing_keys_are_named() -> None:
         ({"open": 1}, "open: expected bool, got 1"),
         ({"name": 3}, "name: expected str, got 3"),
         ({"depth": "deep"}, "depth: expected float, got 'deep'"),
-        ({"widths": 3}, "widths: expected a list, got 3"),
+        ({"widths": 3}, r"widths: expected a list such as \[1,2\], got 3"),
         ({"widths": [1, 2.5]}, "widths: expected int, got 2.5"),
         ({"reach": [1.0]}, "reach: expected 2 values, got 1"),
         ({"drive": 5}, "drive: expected Motor, got 5"),
@@ -233,7 +233,7 @@ def test_overrides_leave_the_original_alone() -> None:
         ("crew", "many", "--set crew: expected int, got 'many'"),
         ("crew", "2.5", "--set crew: expected int, got 2.5"),
         ("length", "long", "--set length: expected float, got 'long'"),
-        ("widths", "64", "--set widths: expected a list, got 64"),
+        ("widths", "64", r"--set widths: expected a list such as \[1,2\], got 64"),
         ("open", "yes", "--set open: expected bool, got 'yes'"),
     ],
 )

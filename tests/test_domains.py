@@ -122,7 +122,11 @@ def test_user_file_brings_its_own_shift_and_robot(tmp_path: Path) -> None:
     )
     robot = tmp_path / "hopper.toml"
     own = (catalogue.folder("envs") / "robots" / "hopper.toml").read_text()
-    robot.write_text(own.replace("[strengths]", "[strengths]\nstiff = 3.0"))
+    own = own.replace("[strengths]", "[strengths]\nstiff = 3.0")
+    robot.write_text(own)
+    with pytest.raises(UserError, match=r"'hopper' is the name of a robot that ships"):
+        catalogue.robot(str(robot))
+    robot.write_text(own.replace('name = "hopper"', 'name = "leaper"'))
     path = tmp_path / "mine.toml"
     path.write_text(f'robot = "{robot}"\nshifts = ["{shift}"]\n')
     assert domain(str(path)).shifts[0].value == 3.0
@@ -232,3 +236,56 @@ def test_score_puts_the_expert_at_100_and_random_at_0() -> None:
     assert reference is not None
     returns = np.array([reference.random, reference.expert])
     np.testing.assert_allclose(domain("hopper-d4rl").normalised(returns), [0.0, 100.0])
+
+
+SHIFT = 'summary = ""\nvalue = "none"\n'
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "message"),
+    [
+        ("shift", f'name = "ice"\n{SHIFT}edits = [{{ model_field = "a", factor = 0.5 }}]',
+         "'ice' is the name of a shift that ships"),
+        ("shift", f'name = "mine"\n{SHIFT}edits = []', "the shift 'mine' changes nothing"),
+        ("shift", f'name = "mine"\n{SHIFT}edits = [{{ model_field = "a", factor = -1.0 }}]',
+         "the factor of a must be 0 or more, not -1.0"),
+        ("shift", f'name = "mine"\n{SHIFT}edits = [{{ model_field = "a", factor = nan }}]',
+         "must be 0 or more, not nan"),
+        ("task", 'name = "backward"\nsummary = ""\nforward = 5.0',
+         "'backward' is the name of a task that ships"),
+        ("task", 'name = "mine"\nsummary = ""\nhealthy = nan', "healthy must be a finite number"),
+        ("robot", 'name = "mine"\ntitle = ""\nmodel = "x.xml"\ncontrol_timestep_s = 0.1\n'
+         "frame_skip = 0", "frame_skip must be above 0, not 0"),
+        ("robot", 'name = "mine"\ntitle = ""\nmodel = "x.xml"\ncontrol_timestep_s = 0.1\n'
+         "frame_skip = 1\nmax_episode_steps = 0", "max_episode_steps must be above 0, not 0"),
+        ("recipe", "recipes = 3", "a recipe is a table of its own"),
+        ("recipe", '[recipes]\nenv = "hopper"', "a recipe is a table of its own"),
+        ("recipe", '[recipes.a]\nsummary = ""\nenv = "hopper"\nquality = "random"\nseed = -1',
+         "seed must be at least 0, not -1"),
+        ("recipe", '[recipes.a]\nsummary = ""\nenv = "hopper"\nquality = "random"\n'
+         "transitions = 0", "transitions must be at least 1, not 0"),
+        ("recipe", '[recipes.a]\nsummary = ""\nenv = "hopper"\nquality = "randon"',
+         "no quality 'randon'.*Did you mean 'random'"),
+    ],
+)  # fmt: skip
+def test_own_file_that_makes_no_sense_is_refused_by_its_name(
+    kind: str, text: str, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=f"(?i)own.toml.*{message}"):
+        getattr(catalogue, kind)(str(path))
+
+
+def test_own_domain_with_a_wrong_name_says_in_which_file(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text('robot = "hoper"')
+    with pytest.raises(UserError, match=r"own.toml: There is no robot 'hoper'.*'hopper'"):
+        domain(str(path))
+
+
+def test_copy_of_what_ships_may_keep_its_name(tmp_path: Path) -> None:
+    for kind, folder, name in (("shift", "physics", "ice"), ("robot", "robots", "hopper")):
+        path = tmp_path / f"{name}.toml"
+        path.write_text((catalogue.folder("envs") / folder / path.name).read_text())
+        assert getattr(catalogue, kind)(str(path)) == getattr(catalogue, kind)(name)

@@ -123,6 +123,7 @@ def test_spec_is_json_that_makes_the_same_environment(name: str) -> None:
 def test_user_file_makes_an_environment_with_its_own_time_limit(tmp_path: Path) -> None:
     robot = tmp_path / "robot.toml"
     own = (catalogue.folder("envs") / "robots" / "halfcheetah.toml").read_text()
+    own = own.replace('name = "halfcheetah"', 'name = "brief"')
     robot.write_text(own.replace("max_episode_steps = 1000", "max_episode_steps = 3"))
     path = tmp_path / "mine.toml"
     path.write_text(f'robot = "{robot}"\n')

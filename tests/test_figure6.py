@@ -141,7 +141,7 @@ def test_benchmark_takes_the_schedule_that_a_scale_has_for_each_row() -> None:
 def test_unknown_scale_robot_and_setting_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Did you mean 'smoke'"):
         scale.scale("smok")
-    with pytest.raises(UserError, match="no row has such a field"):
+    with pytest.raises(UserError, match="Did you mean 'horizon'"):
         scale.scale("full", (("rollouts.horizont", "5"),))
     with pytest.raises(UserError, match="Did you mean 'hopper'"):
         figure6.run(

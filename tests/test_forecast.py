@@ -232,7 +232,7 @@ def stores(data_root: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same random behaviour forward on normal ground and backward on ice."""
     del data_root
     monkeypatch.setattr(collecting, "BLOCK", 16)
-    counts = {"hopper": 200, "hopper-ice-backward": 200, "walker2d": 20}
+    counts = {"hopper": 200, "hopper-ice-backward": 200, "walker2d": 20, "hopper-gravity=2": 3}
     for seed, (name, count) in enumerate(counts.items()):
         collecting.collect(
             domains.domain(name),
@@ -263,3 +263,7 @@ def test_data_that_a_forecast_cannot_use_are_refused() -> None:
     few = replace(SMALL, rows=10)
     with pytest.raises(UserError, match="a forecast needs more"):
         forecast("hopper-random", "hopper-ice-backward-random", effort=few)
+    with pytest.raises(
+        UserError, match="hopper-gravity=2-random has 3 transitions; a forecast needs 20"
+    ):
+        forecast("hopper-random", "hopper-gravity=2-random", effort=SMALL)

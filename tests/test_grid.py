@@ -193,7 +193,7 @@ def test_fields_that_were_run_before_stay_in_the_table(
             Record(label=c.label, task=c.task, row="", returns=(float(len(c.label)),))
             for c in asked.cells
         )
-        return replace(outcome(), seeds=asked.seeds, records=records)
+        return replace(outcome(), seeds=asked.seeds, schedule=asked.schedule, records=records)
 
     monkeypatch.setattr(SMOKE.__class__, "gather", lambda *_: "D")
     monkeypatch.setattr(grid, "_forecast", lambda *_: told(0.5))

@@ -23,7 +23,7 @@ from mabe_transfer.errors import Interrupted, UserError
 from mabe_transfer.learner import Learner
 from mabe_transfer.matrix import Cell, Matrix
 from mabe_transfer.online import OnlineConfig, OnlineSac
-from mabe_transfer.outcome import Outcome, Record, others, spare
+from mabe_transfer.outcome import Outcome, Record, others, read, spare
 from mabe_transfer.parts.dynamics import EnsembleModel
 from mabe_transfer.parts.prior import BehaviourPrior, Fit, Network, Unweighted
 from mabe_transfer.parts.sac import Sac
@@ -136,7 +136,7 @@ def test_every_cell_has_a_record_with_a_return_and_a_score_of_each_seed(
 
 def test_records_lie_as_json_and_are_read_again(whole: tuple[Path, Outcome]) -> None:
     out, found = whole
-    assert outcome.read(out / "records.json") == found
+    assert outcome.read(out / "progress.json") == found
 
 
 def test_results_of_several_machines_make_one_and_contradictions_are_refused() -> None:
@@ -271,7 +271,7 @@ def test_interrupted_matrix_ends_like_an_uninterrupted_one(
     at_step(step, how, monkeypatch)
     with pytest.raises(Killed if how is kill else Interrupted):
         matrix.run(small(stores), tmp_path, CPU)
-    kept = tmp_path / "records.json"
+    kept = tmp_path / "progress.json"
     assert (len(outcome.read(kept).records) if kept.is_file() else 0) == complete
     assert matrix.run(small(stores), tmp_path, CPU) == whole[1]
     for record in whole[1].records:
@@ -393,13 +393,16 @@ def test_cell_that_breaks_leaves_its_traceback_and_is_tried_again(
 
 
 def test_results_are_not_replaced_by_those_of_fewer_cells_or_seeds(tmp_path: Path) -> None:
-    spare(tmp_path, ("bc",), ("a",), (0,))
+    spare(tmp_path, ("bc",), ("a",), (0,), SHORT)
     hand(record("bc", "a", 1.0, 2.0), record("bc", "b", 3.0, 4.0)).write(tmp_path / "records.json")
-    spare(tmp_path, ("bc", "mopo"), ("a", "b", "c"), (5, 6))
+    kept = read(tmp_path / "records.json").schedule
+    spare(tmp_path, ("bc", "mopo"), ("a", "b", "c"), (5, 6), kept)
     with pytest.raises(UserError, match=r"holds results of bc on b, which this would replace"):
-        spare(tmp_path, ("bc",), ("a",), (0, 1))
+        spare(tmp_path, ("bc",), ("a",), (0, 1), kept)
     with pytest.raises(UserError, match="results of 2 seeds, which 1 would replace"):
-        spare(tmp_path, ("bc",), ("a", "b"), (0,))
+        spare(tmp_path, ("bc",), ("a", "b"), (0,), kept)
+    with pytest.raises(UserError, match=r"another training, schedule.updates \(.* 7 asked for"):
+        spare(tmp_path, ("bc",), ("a", "b"), (0, 1), replace(kept, updates=7))
 
 
 def test_provenance_keeps_who_began_a_run_and_notes_who_resumed_it(
@@ -556,8 +559,9 @@ def test_results_of_other_tasks_stand_beside_those_of_one_scale_and_seeds(tmp_pa
     kept.write(tmp_path / "records.json")
     runs.write_json(tmp_path / "results.json", {"scale": {"updates": 5}})
     assert others(tmp_path, ("b", "c"), (0, 1), {"updates": 5}) == (record("a"),)
-    assert others(tmp_path, ("a", "b"), (7,), {"updates": 9}) == ()  # all of them are made again
+    assert others(tmp_path, ("a", "b"), (7,), {"updates": 5}) == ()  # all of them are made again
     with pytest.raises(UserError, match=r"results of a that share no table .*seeds"):
         others(tmp_path, ("b",), (0, 2), {"updates": 5})
-    with pytest.raises(UserError, match=r"scale\.updates \(5 there, 9 asked for\)"):
-        others(tmp_path, ("b",), (0, 1), {"updates": 9})
+    for tasks in (("b",), ("a", "b")):
+        with pytest.raises(UserError, match=r"scale\.updates \(5 there, 9 asked for\)"):
+            others(tmp_path, tasks, (0, 1), {"updates": 9})

@@ -1,5 +1,6 @@
 """A domain's compiled model: what shifts change in it, and whether it replays recordings."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,16 +170,17 @@ def test_factor_of_one_changes_nothing() -> None:
 
 @pytest.mark.parametrize("model_field", ["geom_fricton", "opt.gravty", "nq", "opt"])
 def test_shift_of_a_field_that_does_not_exist_is_refused(tmp_path: Path, model_field: str) -> None:
-    with pytest.raises(UserError, match=f"'{model_field}', which is no array of mujoco.MjModel"):
+    with pytest.raises(UserError, match=f"'{model_field}' is no array of floats of mujoco.MjModel"):
         physics.build_model(own_shift(tmp_path, model_field))
 
 
 def test_robot_whose_model_does_not_exist_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "robot.toml"
     own = (catalogue.folder("envs") / "robots" / "hopper.toml").read_text()
+    own = own.replace('name = "hopper"', 'name = "leaper"')
     path.write_text(own.replace("gymnasium:hopper.xml", "gymnasium:hoper.xml"))
     where = domains.compose(catalogue.robot(str(path)), [], catalogue.task("forward"))
-    with pytest.raises(UserError, match=r"hopper: its model .*hoper.xml does not exist"):
+    with pytest.raises(UserError, match=r"leaper: its model .*hoper.xml does not exist"):
         physics.build_model(where)
 
 
@@ -228,8 +230,45 @@ def test_d4rl_refuses_a_robot_of_unequal_margins(tmp_path: Path) -> None:
     model.write_text(text.replace('name="floor"', 'name="floor" margin="0.003"'))
     path = tmp_path / "robot.toml"
     own = (catalogue.folder("envs") / "robots" / "hopper.toml").read_text()
+    own = own.replace('name = "hopper"', 'name = "leaper"')
     path.write_text(own.replace("gymnasium:hopper.xml", str(model)))
     where = tmp_path / "mine.toml"
     where.write_text(f'robot = "{path}"\nshifts = ["d4rl"]\n')
     with pytest.raises(UserError, match="different contact margins"):
         physics.build_model(domain(str(where)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("control_timestep_s = 0.008", "control_timestep_s = 0.02", r"is 0.02, .* makes 0.008"),
+        ("frame_skip = 4", "frame_skip = 5", r"is 0.008, .* 5 times, makes 0.01"),
+    ],
+)
+def test_robot_whose_table_contradicts_its_model_is_refused(
+    old: str, new: str, message: str, tmp_path: Path
+) -> None:
+    own = (catalogue.folder("envs") / "robots" / "hopper.toml").read_text()
+    own = own.replace('name = "hopper"', 'name = "leaper"')
+    assert old in own
+    path = tmp_path / "robot.toml"
+    path.write_text(own.replace(old, new))
+    where = domains.compose(catalogue.robot(str(path)), [], catalogue.task("forward"))
+    with pytest.raises(UserError, match=f"leaper: control_timestep_s {message}"):
+        physics.build_model(where)
+
+
+@pytest.mark.parametrize(("name", "size"), [("observation", 11), ("action", 3)])
+def test_robot_whose_table_names_too_few_is_refused(name: str, size: int) -> None:
+    robot = catalogue.robot("hopper")
+    fewer = replace(robot, **{name: getattr(robot, name)[1:]})
+    where = domains.compose(fewer, [], catalogue.task("forward"))
+    with pytest.raises(UserError, match=f"{name} has {size - 1} entries, and its model {size}"):
+        physics.build_model(where)
+
+
+def test_shift_of_a_misspelt_field_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"The shift 'own'.*Did you mean 'geom_friction'"):
+        physics.build_model(own_shift(tmp_path, "geom_frction"))
+    with pytest.raises(UserError, match="'geom_type' is no array of floats"):
+        physics.build_model(own_shift(tmp_path, "geom_type"))

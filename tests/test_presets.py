@@ -202,9 +202,9 @@ def test_name_of_the_data_tells_the_dataset(text: str, data: str, name: str) -> 
     ("text", "data", "message"),
     [
         ("mopo-v3", "", r"no preset 'mopo-v3'.*Did you mean 'mopo-v2'\?"),
-        ("mopo-v2/hoper-medium", "", r"no dataset in the preset mopo-v2 'hoper-medium'.*'hopper-"),
-        ("cql-v2/hopper-medium", "", "no dataset in the preset cql-v2"),
-        ("mopo-v2", "d4rl:hopper-expert-v2", "no dataset in the preset mopo-v2 'hopper-expert'"),
+        ("mopo-v2/hoper-medium", "", r"preset mopo-v2 has no dataset 'hoper-medium'.*'hopper-"),
+        ("cql-v2/hopper-medium", "", "preset cql-v2 has no dataset"),
+        ("mopo-v2", "d4rl:hopper-expert-v2", "preset mopo-v2 has no dataset 'hopper-expert'"),
         ("mopo-v2", "logged", r"'logged' does not tell which.*write --preset mopo-v2/DATASET"),
         ("mopo-v2", "", "none is named: write --preset mopo-v2/DATASET"),
         ("mopo-v2", "d4rl:hopper-medium-v0", "found on D4RL v2, and d4rl:hopper-medium-v0 is v0"),
@@ -343,7 +343,10 @@ def test_release_stands_for_all_presets_found_on_it() -> None:
         ({"presets": ("mopo-v0", "mopo-v2"), "source": SOURCES["ours"]}, "for one row, mopo"),
         ({"presets": ("mopo-v4",)}, r"Did you mean 'mopo-v2'\?"),
         ({"presets": ("v2",), "algos": ("bc",)}, "No row of --algos bc has a preset of D4RL v2"),
-        ({"presets": ("mopo-v2",), "datasets": ("hopper-random",)}, "no dataset in the preset"),
+        (
+            {"presets": ("mopo-v2",), "datasets": ("hopper-random",)},
+            "has no dataset 'hopper-random'",
+        ),
     ],
 )
 def test_benchmark_refuses_a_preset_that_cannot_be(changes: dict[str, Any], message: str) -> None:

@@ -38,6 +38,7 @@ def play(env: gymnasium.Env[Any, Any], steps: int, seed: int | None = 3) -> list
 def own_robot(folder: Path, old: str, new: str, shifts: str = "") -> str:
     """A user's domain file, whose robot is the cheetah with a change."""
     own = (catalogue.folder("envs") / "robots" / "dmc-cheetah-run.toml").read_text()
+    own = own.replace('name = "dmc-cheetah-run"', 'name = "mine"', 1)
     (folder / "robot.toml").write_text(own.replace(old, new))
     path = folder / "mine.toml"
     path.write_text(f'robot = "{folder / "robot.toml"}"\nshifts = [{shifts}]\n')

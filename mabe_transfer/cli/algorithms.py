@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -13,6 +14,7 @@ from mabe_transfer.cli.tables import out, show
 from mabe_transfer.config import to_json
 from mabe_transfer.presets import Preset
 from mabe_transfer.progress import notice
+from mabe_transfer.written import is_path
 
 with late.imports():
     from mabe_transfer import algorithms, comparison, report
@@ -39,12 +41,14 @@ def list_(
 
 @app.command("presets")
 def presets_(
-    name: Annotated[str, typer.Argument(help="A preset; all of them by default.")] = "",
+    name: Annotated[
+        str, typer.Argument(help="A preset, or one of its datasets, PRESET/DATASET; all of them.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """List published settings, or what one of them sets on each dataset."""
     if name:
-        _show_preset(presets.preset(name), as_json=as_json)
+        _show_preset(_named(name), as_json=as_json)
         return
     rows = [
         {
@@ -77,6 +81,15 @@ def show_(
         for one in glossary.settings(row)
     ]
     show(lines, title=f"{row.name} ({row.paper})")
+
+
+def _named(name: str) -> Preset:
+    """A preset, whole or cut down to the dataset that stands behind its name."""
+    if "/" not in name or is_path(name):
+        return presets.preset(name)
+    chosen = presets.choose(name, "")
+    one = {chosen.dataset: chosen.preset.datasets[chosen.dataset]}
+    return replace(chosen.preset, datasets=one)
 
 
 def _show_preset(preset: Preset, *, as_json: bool) -> None:

@@ -8,14 +8,13 @@ from typing import Annotated
 
 import typer
 
-from mabe_transfer import catalogue
 from mabe_transfer.cli import late
 from mabe_transfer.cli.tables import show
 from mabe_transfer.cli.training import parse_overrides
 from mabe_transfer.config import with_overrides
 
 with late.imports():
-    from mabe_transfer import acquire, domains, online, references, worlds
+    from mabe_transfer import acquire, domains, online, references, shipping, worlds
     from mabe_transfer import behaviour as behaviours
     from mabe_transfer import threads as processor
 
@@ -41,7 +40,7 @@ def train(
 ) -> None:
     """Train SAC in several domains as one stack, and keep policies along the way."""
     processor.limit_threads(threads)
-    kept = keep or acquire.SHIPPED_RUNGS
+    kept = keep or shipping.SHIPPED_RUNGS
     config = replace(online.OnlineConfig(), env_steps=steps, rungs=rungs)
     config = with_overrides(config, parse_overrides(override or []))
     command = (
@@ -50,18 +49,17 @@ def train(
     )
     where = [domains.domain(name) for name in names]
     for domain in where:
-        acquire.vacant(out, domain, command)
+        shipping.vacant(out, domain, command)
     ladders = acquire.train_ladders(where, config, seed=seed, folder=run)
     for found in ladders:
-        acquire.publish(found, out, command, keep=kept)
+        shipping.publish(found, out, command, keep=kept)
     _print(ladders)
 
 
 @app.command("list")
 def list_() -> None:
     """List the behaviour policies that ship, with their measured returns."""
-    folder = catalogue.folder("datasets") / "policies"
-    _print([behaviours.load_ladder(path) for path in sorted(folder.glob("*.safetensors"))])
+    _print([behaviours.load_ladder(path) for path in behaviours.shipped_ladders()])
 
 
 @app.command()

@@ -103,7 +103,7 @@ def d4rl(
 @app.command("show")
 def show_(
     records: Annotated[
-        list[Path], typer.Argument(help="The records.json of a matrix, done or not; or of several.")
+        list[Path], typer.Argument(help="A matrix's records.json or progress.json; or several.")
     ],
     algos: Annotated[str, typer.Option(help="Rows, by commas; all of them by default.")] = "",
     reference: Reference = "",
@@ -126,7 +126,7 @@ def show_(
     _print(board, as_json)
     if results is not None:
         labels, tasks = ({getattr(r, kind) for r in found.records} for kind in ("label", "task"))
-        outcome.spare(results, labels, tasks, found.seeds)
+        outcome.spare(results, labels, tasks, found.seeds, found.schedule)
         for name, path in benchmark.write(found, board, results, beside).items():
             notice(f"{name}: {path}")
 

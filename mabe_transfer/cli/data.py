@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mabe_transfer import catalogue
-from mabe_transfer.catalogue import QUALITIES
 from mabe_transfer.cli import late
 from mabe_transfer.cli.tables import out, show
 from mabe_transfer.config import to_json
+from mabe_transfer.entries import QUALITIES
 from mabe_transfer.errors import UserError, unknown
+from mabe_transfer.progress import notice
 
 with late.imports():
     from mabe_transfer import acquire, bridges, domains, library
@@ -92,7 +93,10 @@ def list_(as_json: Json = False) -> None:
         }
         for found in library.named_stores()
     ]
-    show(rows, title=f"Datasets in {library.data_root()}/", as_json=as_json)
+    if not rows:
+        notice(f"There is no dataset in {library.data_root()}/; see: mabe-transfer collect --help")
+    if rows or as_json:
+        show(rows, title=f"Datasets in {library.data_root()}/", as_json=as_json)
 
 
 @app.command()

@@ -18,6 +18,9 @@ from mabe_transfer.store.format import difference, read_attributes, write_attrib
 from mabe_transfer.store.places import Folder, ObjectPlace, Place, sync
 from mabe_transfer.store.reading import partial_of
 
+FIRST = ("domain", "quality", "seed")
+"""Attributes that say best what another store is of."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
@@ -87,7 +90,9 @@ class Partial:
         progress = from_mapping(Progress, found.get("progress", {}), self.place.name)
         now = self._attributes | {"shard_rows": self.progress.shard_rows}
         then = {name: found.get(name) for name in self._attributes}
-        if changed := difference(then | {"shard_rows": progress.shard_rows}, now):
+        then |= {"shard_rows": progress.shard_rows}
+        one, other = ({name: both.get(name) for name in FIRST} for both in (then, now))
+        if changed := difference(one, other) or difference(then, now):
             raise UserError(
                 f"{self.place.name} was begun with {changed[0]} = {changed[1]!r}, and now it is "
                 f"{changed[2]!r}: go on with the former, or delete what was begun."
