@@ -11,7 +11,7 @@ from mabe_transfer import statistics
 from mabe_transfer.forecast import Forecast
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from mabe_transfer.outcome import Outcome, Record
 
@@ -106,23 +106,29 @@ def _mean(values: statistics.Floats) -> float:
     return float(values.mean()) if values.size else float("nan")
 
 
+TOLD: dict[str, Callable[[Forecast], float]] = {
+    "covered share": lambda told: told.coverage.both,
+    "nearness": lambda told: -told.coverage.distance,
+    "agreement of the members": lambda told: -told.disagreement.ratio,
+    "accuracy of a step": lambda told: -told.error.ratio,
+}
+"""What a forecast says, each the better the larger. Nearness is the negative of the median
+distance, which still tells fields apart where nothing is covered."""
+
+
 def correlations(found: list[Gain]) -> dict[str, float]:
     """Spearman's between what was foretold and the gain over both arms.
 
-    Of the covered share, and of nearness, the median distance's negative, which still tells fields
-    apart where nothing is covered. Fields without a forecast or a gain count for nothing; NaN where
-    fewer than three are left.
+    Fields without a forecast or a gain count for nothing; NaN where fewer than three are left, or
+    all are alike.
     """
-    known = [(g.forecast.coverage, g.least) for g in found if g.forecast and np.isfinite(g.least)]
+    known = [(g.forecast, g.least) for g in found if g.forecast and np.isfinite(g.least)]
     if len(known) < FEWEST:
-        return {"covered share": float("nan"), "nearness": float("nan")}
+        return dict.fromkeys(TOLD, float("nan"))
     gained = np.array([least for _, least in known])
-    told = {
-        "covered share": [coverage.both for coverage, _ in known],
-        "nearness": [-coverage.distance for coverage, _ in known],
-    }
     return {
-        name: statistics.rank_correlation(np.array(values), gained) for name, values in told.items()
+        name: statistics.rank_correlation(np.array([say(told) for told, _ in known]), gained)
+        for name, say in TOLD.items()
     }
 
 

@@ -53,7 +53,6 @@ TINY = replace(
 
 
 def told(both: float) -> Forecast:
-    even = Pair(there=1.0, home=1.0)
     drift = Drift(
         horizon=1, reward=0.0, recorded=0.0, left_after=None, ended=0.0, farthest="", distance=0.0
     )
@@ -62,9 +61,9 @@ def told(both: float) -> Forecast:
         prior="D2",
         target="hopper",
         coverage=Coverage(states=both, both=both, distance=2.0 - both),
-        disagreement=even,
+        disagreement=Pair(there=2.0 - both, home=1.0),
         shared=None,
-        error=even,
+        error=Pair(there=1.0 + both, home=1.0),
         drift=drift,
         verdict=Verdict(word="", sentences=()),
     )
@@ -124,7 +123,7 @@ def test_gain_over_what_failed_is_no_number() -> None:
     assert math.isnan(found.least)
 
 
-def test_correlation_is_of_the_covered_share_and_the_lesser_gain() -> None:
+def test_correlation_is_of_what_was_foretold_and_the_lesser_gain() -> None:
     def field(both: float, over_prior: float, over_mopo: float) -> Gain:
         return Gain(
             place=ICE,
@@ -137,8 +136,11 @@ def test_correlation_is_of_the_covered_share_and_the_lesser_gain() -> None:
 
     fields = [field(0.1, -5.0, 9.0), field(0.5, 9.0, 1.0), field(0.9, 2.0, 3.0)]
     assert correlations(fields) == {
-        "covered share": pytest.approx(1.0), "nearness": pytest.approx(1.0)
-    }  # fmt: skip
+        "covered share": pytest.approx(1.0),
+        "nearness": pytest.approx(1.0),
+        "agreement of the members": pytest.approx(1.0),
+        "accuracy of a step": pytest.approx(-1.0),
+    }
     turned = [
         replace(gain, over_prior=-20.0 * both) for gain, both in zip(fields, (1, 2, 3), strict=True)
     ]
