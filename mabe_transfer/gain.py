@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -111,9 +112,12 @@ TOLD: dict[str, Callable[[Forecast], float]] = {
     "nearness": lambda told: -told.coverage.distance,
     "agreement of the members": lambda told: -told.disagreement.ratio,
     "accuracy of a step": lambda told: -told.error.ratio,
+    "accuracy of positions": lambda told: math.nan if told.shared is None else -told.shared.ratio,
 }
-"""What a forecast says, each the better the larger. Nearness is the negative of the median
-distance, which still tells fields apart where nothing is covered."""
+"""What a forecast says, each the better the larger; NaN where it is not known.
+
+Nearness is the negative of the median distance, which still tells fields apart where nothing is
+covered."""
 
 
 def correlations(found: list[Gain]) -> dict[str, float]:
@@ -122,14 +126,15 @@ def correlations(found: list[Gain]) -> dict[str, float]:
     Fields without a forecast or a gain count for nothing; NaN where fewer than three are left, or
     all are alike.
     """
-    known = [(g.forecast, g.least) for g in found if g.forecast and np.isfinite(g.least)]
+    return {name: _correlation(say, found) for name, say in TOLD.items()}
+
+
+def _correlation(say: Callable[[Forecast], float], found: list[Gain]) -> float:
+    pairs = np.array([(say(gain.forecast), gain.least) for gain in found if gain.forecast])
+    known = pairs[np.isfinite(pairs).all(-1)] if len(pairs) else pairs
     if len(known) < FEWEST:
-        return dict.fromkeys(TOLD, float("nan"))
-    gained = np.array([least for _, least in known])
-    return {
-        name: statistics.rank_correlation(np.array([say(told) for told, _ in known]), gained)
-        for name, say in TOLD.items()
-    }
+        return float("nan")
+    return statistics.rank_correlation(known[:, 0], known[:, 1])
 
 
 def line(gain: Gain) -> dict[str, str]:

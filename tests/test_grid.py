@@ -140,6 +140,7 @@ def test_correlation_is_of_what_was_foretold_and_the_lesser_gain() -> None:
         "nearness": pytest.approx(1.0),
         "agreement of the members": pytest.approx(1.0),
         "accuracy of a step": pytest.approx(-1.0),
+        "accuracy of positions": pytest.approx(math.nan, nan_ok=True),  # of which nothing is known
     }
     turned = [
         replace(gain, over_prior=-20.0 * both) for gain, both in zip(fields, (1, 2, 3), strict=True)
