@@ -1,7 +1,9 @@
 """What a forecast's numbers mean, in plain language.
 
-Coverage carries the verdict: members of an ensemble agree even where all of them are wrong, so that
-their disagreement, and the model's own rollouts, only illustrate it.
+How well D1's model predicts the positions of D2's steps carries the verdict: positions follow from
+velocities much alike in every world, so that an error there is the model's ignorance and not the
+worlds' difference. Members of an ensemble agree even where all of them are wrong, and a state can
+be far from D1's and yet predicted well; so disagreement, coverage and rollouts only illustrate it.
 """
 
 from __future__ import annotations
@@ -10,9 +12,12 @@ from dataclasses import dataclass
 
 from mabe_transfer.coverage import QUANTILE
 
-COVERED, PARTLY = 0.75, 0.35
-"""Share of D2's states and actions from which the verdict is "covered", or "partly". Set by
-judgement before any gain was measured; `experiment matrix` reports how the share ranks gains."""
+KNOWN, PARTLY = 1.5, 2.0
+"""Error on D2, in that on D1's other episodes, up to which the verdict is known, or partly known.
+
+Set on the gains of half cheetah's grid (`results/matrix/halfcheetah`), where MABE gained below 1.8
+and lost above 2; `experiment matrix` says how this and others rank the gains of any grid.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,49 +89,53 @@ def judge(
         coverage: Of D2 by D1.
         disagreement: Of the members.
         shared: One-step error of the positions, which the worlds share; none where it is unknown.
-        error: One-step error of everything.
+        error: One-step error of everything, which carries the verdict where positions cannot.
         drift: The prior in D1's model.
     """
-    word, advice = _word(coverage.both)
-    known = (
-        f"D1 covers {_percent(coverage.states)} of D2's states, and {_percent(coverage.both)} of "
-        f"its states with their actions (of D1's own other episodes {_percent(QUANTILE)}); half of "
-        f"those are farther than {coverage.distance:.1f} times D1's own reach: {word}."
-    )
-    sentences = [known, advice]
+    word, advice = _word((shared or error).ratio)
     if shared is not None:
-        sentences.append(
-            "Positions, which follow from velocities much alike in every world, are predicted "
-            f"with {shared.ratio:.1f} times the error on D1's other episodes ({shared.there:.2f} "
-            f"and {shared.home:.2f} standard deviations); everything, in which the two worlds may "
-            f"rightly differ, with {error.ratio:.1f} times. "
-            "A small error in D2's world does not make it small in the target's."
+        step = (
+            "Positions, which follow from velocities much alike in every world, are predicted on "
+            f"D2 with {shared.ratio:.1f} times the error on D1's other episodes "
+            f"({shared.there:.2f} and {shared.home:.2f} standard deviations): {word}."
+        )
+        rest = (
+            "Everything, in which the two worlds may rightly differ, is predicted with "
+            f"{error.ratio:.1f} times. A small error in D2's world does not make it small in the "
+            "target's."
         )
     else:
-        sentences.append(
+        step = (
             f"One step of D2 is predicted with {error.ratio:.1f} times the error on D1's other "
-            "episodes; how much of it is the worlds' true difference, is not known."
+            f"episodes: {word}."
         )
-    sentences.append(
+        rest = "How much of it is the worlds' true difference, is not known."
+    covered = (
+        f"D1 covers {_percent(coverage.states)} of D2's states, and {_percent(coverage.both)} of "
+        f"its states with their actions (of D1's own other episodes {_percent(QUANTILE)}); half of "
+        f"those are farther than {coverage.distance:.1f} times D1's own reach."
+    )
+    members = (
         f"The members disagree {disagreement.ratio:.1f} times as much as on D1's other episodes"
         + ("; that they agree proves nothing." if disagreement.ratio < 2.0 else ".")
     )
-    return Verdict(word=word, sentences=(*sentences, _drifting(drift)))
+    return Verdict(word=word, sentences=(step, advice, rest, covered, members, _drifting(drift)))
 
 
-def _word(both: float) -> tuple[str, str]:
-    if both >= COVERED:
-        return "covered", (
+def _word(ratio: float) -> tuple[str, str]:
+    if ratio <= KNOWN:
+        return "known", (
             "D1's model knows what D2 does, so MABE has a model by which to improve on the prior."
         )
-    if both >= PARTLY:
-        return "partly covered", (
-            "MABE may improve on the prior where D1 knows its states, and must stay near the prior "
-            "elsewhere: keep the divergence target small."
+    if ratio <= PARTLY:
+        return "partly known", (
+            "MABE may improve on the prior or lose some of it: compare it with the prior alone, "
+            "and with --algo mabe-scaled, which stays near."
         )
-    return "not covered", (
-        "D1 says little of where D2 goes, so expect no gain over the prior alone; data of the "
-        "target's world that go there would help most."
+    return "not known", (
+        "D1's model is wrong where D2 goes, so expect MABE to lose what the prior has: take the "
+        "prior alone or --algo mabe-scaled; data of the target's world that go there would help "
+        "most."
     )
 
 

@@ -22,7 +22,7 @@ from mabe_transfer.library import location
 from mabe_transfer.networks import Sizes
 from mabe_transfer.parts.dynamics import Ensemble
 from mabe_transfer.parts.prior import Fit
-from mabe_transfer.verdict import COVERED, PARTLY, Coverage, Drift, Pair, judge
+from mabe_transfer.verdict import KNOWN, PARTLY, Coverage, Drift, Pair, judge
 
 if TYPE_CHECKING:
     from mabe_transfer.parts.dynamics import EnsembleModel
@@ -178,21 +178,25 @@ EVEN = Pair(there=0.4, home=0.2)
 
 
 @pytest.mark.parametrize(
-    ("both", "word"),
+    ("ratio", "word"),
     [
-        (1.0, "covered"),
-        (COVERED, "covered"),
-        (COVERED - 0.01, "partly covered"),
-        (PARTLY, "partly covered"),
-        (PARTLY - 0.01, "not covered"),
-        (0.0, "not covered"),
+        (0.5, "known"),
+        (KNOWN, "known"),
+        (KNOWN + 0.01, "partly known"),
+        (PARTLY, "partly known"),
+        (PARTLY + 0.01, "not known"),
+        (9.0, "not known"),
     ],
 )
-def test_verdict_follows_the_covered_share_whatever_the_members_say(both: float, word: str) -> None:
-    coverage = Coverage(states=1.0, both=both, distance=1.0)
+def test_verdict_follows_the_error_of_positions_whatever_else_is_said(
+    ratio: float, word: str
+) -> None:
+    error = Pair(there=ratio, home=1.0)
     calm, wild = Pair(there=0.1, home=0.1), Pair(there=9.0, home=0.1)
-    for disagreement in (calm, wild):
-        assert judge(coverage, disagreement, EVEN, EVEN, DRIFT).word == word
+    for both, other in ((0.0, wild), (1.0, calm)):
+        coverage = Coverage(states=1.0, both=both, distance=1.0)
+        assert judge(coverage, other, error, other, DRIFT).word == word
+        assert judge(coverage, other, None, error, DRIFT).word == word  # no table of units
 
 
 def test_verdict_says_its_numbers() -> None:
@@ -203,7 +207,8 @@ def test_verdict_says_its_numbers() -> None:
     for number in (
         "D1 covers 50 % of D2's states, and 20 %",
         "farther than 3.0 times D1's own reach",
-        "expect no gain over the prior alone",
+        "partly known",
+        "which stays near",
         "2.0 times the error",
         "1.5 times as much",
         "that they agree proves nothing",
