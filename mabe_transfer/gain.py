@@ -148,6 +148,6 @@ def line(gain: Gain) -> dict[str, str]:
         "unit": gain.unit,
         "P(MABE beats both)": f"{gain.beats_both:.2f}",
         "covered, foretold": "-" if told is None else f"{100.0 * told.coverage.both:.0f} %",
-        "error, foretold": "-" if told is None else f"x {(told.shared or told.error).ratio:.1f}",
+        "error of a step, foretold": "-" if told is None else f"x {told.error.ratio:.1f}",
         "verdict, foretold": "-" if told is None else told.verdict.word,
     }

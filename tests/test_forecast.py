@@ -188,15 +188,13 @@ EVEN = Pair(there=0.4, home=0.2)
         (9.0, "not known"),
     ],
 )
-def test_verdict_follows_the_error_of_positions_whatever_else_is_said(
-    ratio: float, word: str
-) -> None:
+def test_verdict_follows_the_error_of_a_step_whatever_else_is_said(ratio: float, word: str) -> None:
     error = Pair(there=ratio, home=1.0)
     calm, wild = Pair(there=0.1, home=0.1), Pair(there=9.0, home=0.1)
     for both, other in ((0.0, wild), (1.0, calm)):
         coverage = Coverage(states=1.0, both=both, distance=1.0)
-        assert judge(coverage, other, error, other, DRIFT).word == word
-        assert judge(coverage, other, None, error, DRIFT).word == word  # no table of units
+        for shared in (None, other):
+            assert judge(coverage, other, shared, error, DRIFT).word == word
 
 
 def test_verdict_says_its_numbers() -> None:
