@@ -16,9 +16,8 @@ from mabe_transfer.coverage import QUANTILE
 KNOWN, PARTLY = 1.5, 2.5
 """Error of a step of D2, in that on D1's other episodes, up to which D2 is known, or partly known.
 
-Set on half cheetah's grid (`results/matrix/halfcheetah`): MABE gained below, both gained and lost
-between, and above gained little or lost much. Hopper, walker2d and half cheetah with other data,
-which were not looked at for that, agree (`results/figure6/record.md`).
+Set on half cheetah's grid, where MABE gained below, both gained and lost between, and above gained
+little or lost much; other pairs agree (`results/matrix/record.md`).
 """
 
 
