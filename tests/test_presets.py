@@ -293,6 +293,17 @@ def test_preset_and_algo_must_agree() -> None:
     assert "The preset mopo-v2 sets the row mopo, and not cql." in said
 
 
+def test_preset_of_a_row_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'title = "x"\nrow = "mopoo"\ndata = "v2"\nsource = "me"\n'
+        "[common]\npolicy.policy_rate = 1e-4\n"
+    )
+    said = refusal("train", "--preset", str(path), "--dynamics", "nothing")
+    assert "The preset mine: There is no algorithm 'mopoo'" in said
+    assert "Did you mean 'mopo'" in said
+
+
 def test_presets_are_listed_and_each_is_shown() -> None:
     listed = json.loads(call("algorithms", "presets", "--json").stdout)
     assert [line["preset"] for line in listed] == sorted(presets.presets())

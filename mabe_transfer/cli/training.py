@@ -70,7 +70,7 @@ def train(
     processor.limit_threads(threads)
     given = parse_overrides(override or [])
     chosen = presets.choose(preset, dynamics or prior) if preset else None
-    row = algorithms.algorithm(algo or (chosen.preset.row if chosen else "mabe"))
+    row = algorithms.algorithm(algo) if algo else _usual(chosen)
     if chosen is not None:
         chosen.check(row.name, row)
         given = chosen.overrides | given
@@ -94,6 +94,16 @@ def train(
             row, found, schedule, seeds=numbers, device=where, folder=folder, preset=of_preset
         )
         report(trainer.run())
+
+
+def _usual(chosen: presets.Chosen | None) -> composition.Algorithm:
+    """The row that is trained where none is named: the preset's, or MABE."""
+    if chosen is None:
+        return algorithms.algorithm("mabe")
+    try:
+        return algorithms.algorithm(chosen.preset.row)
+    except UserError as error:
+        raise UserError(f"The preset {chosen.name}: {error}") from None
 
 
 def lengths(row: composition.Algorithm, steps: int, evaluate_every: int) -> learning.Schedule:
