@@ -86,8 +86,7 @@ def panels(
     """
     from matplotlib.figure import Figure
 
-    columns = min(3, max(1, len(histories)))
-    rows = max(1, -(-len(histories) // columns))
+    rows, columns = _panels(len(histories))
     figure = Figure(figsize=(3.6 * columns, 2.6 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (task, arms) in zip(grid, histories.items(), strict=False):
@@ -116,11 +115,12 @@ def bars(groups: Mapping[str, Bars], path: Path, *, title: str, unit: str, marke
     """
     from matplotlib.figure import Figure
 
-    count = max(1, len(groups))
-    figure = Figure(figsize=(max(6.4, 4.4 * count), 3.8), layout="constrained")
-    for axes, (group, found) in zip(
-        figure.subplots(1, count, squeeze=False)[0], groups.items(), strict=False
-    ):
+    rows, columns = _panels(len(groups))
+    figure = Figure(figsize=(max(6.4, 4.4 * columns), 3.8 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[len(groups) :]:
+        axes.set_visible(False)
+    for axes, (group, found) in zip(grid, groups.items(), strict=False):
         values = [value for value, _, _ in found.values()]
         below = [max(0.0, value - low) for value, low, _ in found.values()]
         above = [max(0.0, high - value) for value, _, high in found.values()]
@@ -172,6 +172,12 @@ def heat(
         axes.set_title(name, fontsize=9)
     figure.suptitle(title, fontsize=10)
     return _save(figure, path)
+
+
+def _panels(count: int) -> tuple[int, int]:
+    """Rows and columns of so many panels, three beside each other at the most."""
+    columns = min(3, max(1, count))
+    return max(1, -(-count // columns)), columns
 
 
 def _save(figure: Figure, path: Path) -> Path:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import matplotlib.image as mpimg
 import pytest
 import torch
 
-from mabe_transfer import ablations, benchmark
+from mabe_transfer import ablations, benchmark, report
 from mabe_transfer.ablations import CLAIMS, FIGURE_3, FIGURE_4, Job
 from mabe_transfer.algorithms import ALGORITHMS, ROWS
 from mabe_transfer.benchmark import METHODS, Plan
@@ -174,3 +175,14 @@ def test_every_row_stands_on_hopper_and_half_cheetah_unless_told_otherwise(
     assert plans[0].algos == tuple(row.name for row in ROWS)
     assert len(plans[0].datasets) == 6
     assert not any(name.startswith("walker2d") for name in plans[0].datasets)
+
+
+def test_pictures_have_at_most_three_panels_beside_each_other(tmp_path: Path) -> None:
+    """Nine datasets in one row were too small to read."""
+    shapes = {}
+    for count in (1, 3, 6):
+        groups = {str(group): {"whole": (1.0, 0.5, 2.0)} for group in range(count)}
+        path = report.bars(groups, tmp_path / "a.png", title="", unit="score", marked="whole")
+        shapes[count] = mpimg.imread(path).shape
+    assert shapes[3][1] == shapes[6][1] > shapes[1][1]
+    assert shapes[6][0] == 2 * shapes[3][0]
