@@ -297,6 +297,8 @@ def picture(curves: dict[str, Any], path: Path) -> None:
         ideal = [costs[0] * (v / values[0] if found["proportional"] else 1.0) for v in values]
         plot.loglog(values, costs, "o-", label="measured")
         plot.loglog(values, ideal, "--", color="grey", label="what it may grow to")
+        plot.set_xticks(values, [f"{value:,}" for value in values], fontsize=7)
+        plot.set_xticks([], minor=True)
         if found["bends_at"] is not None:
             plot.axvline(found["bends_at"], color="tab:red", linewidth=0.8, label="bends")
         plot.set(title=name, xlabel=name, ylabel=found["unit"])
