@@ -50,7 +50,7 @@ RANGES = {
         POSITIVE,
     ),
     **dict.fromkeys(
-        ("discount", "polyak", "expectile", "trace", "mix", "shrink", "cooldown"),
+        ("discount", "polyak", "policy_polyak", "expectile", "trace", "mix", "shrink", "cooldown"),
         SHARE,
     ),
 }  # fmt: skip

@@ -94,14 +94,17 @@ def _absent(name: str) -> UserError:
             f"There is no dataset {name!r} in {data_root()}/; collect it with: "
             f"mabe-transfer collect --recipe {name}"
         )
+    stored = [summary.path.stem for summary in named_stores()]
     for quality in sorted(QUALITIES, key=len, reverse=True):
         if name.endswith(f"-{quality}"):
             try:
                 env = domains.domain(name.removesuffix(f"-{quality}")).name
-            except UserError:  # it is not named by its world
-                break
+            except UserError as error:
+                if stored:  # whose nearest name says more than the nearest world's
+                    break
+                return UserError(f"There is no dataset {name!r} in {data_root()}/. {error}")
             return UserError(
                 f"There is no dataset {name!r} in {data_root()}/; collect it with: "
                 f"mabe-transfer collect --env {env} --quality {quality}"
             )
-    return unknown("dataset", name, [summary.path.stem for summary in named_stores()])
+    return unknown("dataset", name, stored)

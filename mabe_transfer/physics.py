@@ -36,7 +36,7 @@ def build_model(domain: Domain) -> mujoco.MjModel:
     if legacy:
         _halve_margins(spec, domain.robot)
     model = _compile(spec)
-    require_fit(domain.robot, model)
+    _require_fit(domain.robot, model)
     if legacy:
         _copy_inertia(model, _compile(_with_cylinders(spec, model)))
     apply_shifts(model, domain)
@@ -82,7 +82,7 @@ def _fields(model: mujoco.MjModel) -> list[str]:
     ]
 
 
-def require_fit(robot: Robot, model: mujoco.MjModel) -> None:
+def _require_fit(robot: Robot, model: mujoco.MjModel) -> None:
     """Refuse a robot whose table contradicts its model.
 
     Raises:

@@ -325,3 +325,19 @@ def test_setting_that_does_not_parse_is_refused_before_anything_is_collected(
     said = refusal("experiment", "figure6", "--scale", "smoke", "--set", "policy.discount=abc")
     assert "--set policy.discount: expected float" in said
     assert not any(tmp_path.iterdir())
+
+
+def test_dataset_that_is_absent_is_told_by_the_nearest_name_or_by_its_world(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MABE_TRANSFER_DATA", str(tmp_path))
+    words = ("data", "info", "hoper-random")
+    assert "no robot 'hoper'" in refusal(*words)
+    made = call("collect", "--env", "hopper", "--quality", "random", "--transitions", "10")
+    assert made.exit_code == 0
+    assert "Did you mean 'hopper-random'" in refusal(*words)
+
+
+def test_average_of_a_policy_follows_at_a_share() -> None:
+    said = refusal("experiment", "figure6", "--scale", "smoke", "--set", "policy.policy_polyak=5")
+    assert "policy.policy_polyak must lie in 0..1, not 5" in said

@@ -7,6 +7,7 @@ COMBO, EDAC, MOBILE and MABE share this file (MABE Alg. 1 l. 8-13).
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -73,10 +74,9 @@ class SacLearner:
         critic: CriticLoss | None = None,
     ) -> None:
         self.config, self.regulariser, self.critic = config, regulariser, critic
-        self.actor, deployed = (
-            Actor(sizes, config.hidden, "policy", halved=config.bfloat16) for _ in range(2)
-        )
-        self.deployed = deployed.requires_grad_(False) if config.policy_polyak < 1.0 else self.actor
+        self.actor = self.deployed = Actor(sizes, config.hidden, "policy", halved=config.bfloat16)
+        if config.policy_polyak < 1.0:
+            self.deployed = copy.deepcopy(self.actor).requires_grad_(False)
         self.critics, targets = (
             Critics(sizes, config.hidden, config.critics, "critics", halved=config.bfloat16)
             for _ in range(2)
