@@ -61,7 +61,7 @@ def curve(
     fitting = model.fitting(train.packed)
     points: list[list[float]] = []
     while not fitting.finished:
-        fitting.step()
+        fitting.advance()
         now = time.perf_counter()
         points.append([now - start - paused, error(model, rows, scale)])
         paused += time.perf_counter() - now

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from mabe_transfer import runs
-from mabe_transfer.networks import Sizes
 from mabe_transfer.parts.dynamics import Ensemble, EnsembleModel
+from mabe_transfer.streams import Sizes
 from mabe_transfer.transitions import Transitions
 
 ROBOTS = ("hopper", "halfcheetah", "walker2d")

@@ -37,8 +37,8 @@ from trials import Trial
 from mabe_transfer import runs
 from mabe_transfer.algorithms import MABE, MOPO, SAC
 from mabe_transfer.domains import domain
-from mabe_transfer.networks import Sizes
 from mabe_transfer.store import Layout, StoreWriter, open_store
+from mabe_transfer.streams import Sizes
 from mabe_transfer.transitions import Transitions
 
 if TYPE_CHECKING:

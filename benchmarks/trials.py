@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from mabe_transfer.algorithms import algorithm
 from mabe_transfer.batched import BatchedEnv
 from mabe_transfer.domains import Domain, domain
+from mabe_transfer.graphs import Stepper
 from mabe_transfer.learner import Learner, Parts
 from mabe_transfer.library import open_dataset
-from mabe_transfer.networks import Sizes
 from mabe_transfer.parts.rollouts import RolloutPool, Rollouts
 from mabe_transfer.parts.sac import Sac
+from mabe_transfer.streams import Sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,11 +151,13 @@ def updating(
         mine.pool.rows[..., -1] = 0.0  # no ends
         mine.pool.filled.fill_(mine.pool.capacity)
         mine.updates = 1  # past the rollout of the first update
+    stepper = Stepper(mine, mine.parts.sizes.device)
 
     def update(count: int) -> float:
         start = time.perf_counter()
-        for _ in range(count):
-            mine.step()
+        taken = 0
+        while taken < count:
+            taken += stepper.advance(count - taken)
         synchronise(device)
         return time.perf_counter() - start
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from mabe_transfer.errors import UserError, unknown
-from mabe_transfer.networks import Actor, Sizes, StackedMlp, generator
+from mabe_transfer.networks import Actor, StackedMlp
+from mabe_transfer.streams import Sizes, generator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from mabe_transfer import advantages, losses, weights
-from mabe_transfer.networks import Sizes, StackedMlp, Streams, generator
+from mabe_transfer.descent import fused
+from mabe_transfer.networks import StackedMlp
+from mabe_transfer.streams import Sizes, Streams, generator
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +54,7 @@ class ValueBaseline:
         )
         self.mean = torch.zeros(sizes.stack, device=sizes.device)
         self.spread = torch.ones(sizes.stack, device=sizes.device)
-        self.adam = torch.optim.Adam(self.net.parameters(), lr=config.rate, fused=True)
+        self.adam = fused(list(self.net.parameters()), config.rate)
         self.streams = Streams(sizes, "baseline/batches")
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from mabe_transfer.networks import Sizes, Streams
+    from mabe_transfer.streams import Sizes, Streams
 
 Metrics = dict[str, Tensor]
 """Named measurements of a step, each [S] and without gradient."""

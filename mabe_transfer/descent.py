@@ -28,7 +28,7 @@ def adam(module: nn.Module, rate: float) -> torch.optim.Adam:
     for parameter, value, slope in zip(parameters, values, slopes, strict=True):
         parameter.data = value.view_as(parameter)
         parameter.grad = slope.view_as(parameter)
-    return torch.optim.Adam([together], lr=rate, fused=True)
+    return fused([together], rate)
 
 
 def decayed_adam(
@@ -49,7 +49,14 @@ def decayed_adam(
     ]
     known = {id(layer) for layer in layers}
     others = [parameter for parameter in module.parameters() if id(parameter) not in known]
-    return torch.optim.Adam([*groups, {"params": others}], lr=rate, fused=True)
+    return fused([*groups, {"params": others}], rate)
+
+
+def fused(parameters: Sequence[Tensor] | Sequence[dict[str, Any]], rate: float) -> torch.optim.Adam:
+    """Make an Adam that steps all its parameters in one operation, which a GPU can replay."""
+    first = parameters[0]
+    tensor = first if isinstance(first, Tensor) else first["params"][0]
+    return torch.optim.Adam(parameters, lr=rate, fused=True, capturable=tensor.is_cuda)
 
 
 def descend(loss: Tensor, parameters: Iterable[Tensor], optimiser: torch.optim.Adam) -> None:

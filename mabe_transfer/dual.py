@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from mabe_transfer import losses, weights
+from mabe_transfer.descent import fused
 
 if TYPE_CHECKING:
-    from mabe_transfer.networks import Sizes
+    from mabe_transfer.streams import Sizes
 
 
 class DualWeight:
@@ -37,7 +38,7 @@ class DualWeight:
         self.target, self.cap, self._fixed = target, cap, initial
         start = math.log(max(initial, 1e-8))
         self.log_weight = torch.full((sizes.stack,), start, device=sizes.device, requires_grad=True)
-        self.adam = torch.optim.Adam([self.log_weight], lr=learning_rate, fused=True)
+        self.adam = fused([self.log_weight], learning_rate)
 
     def weight(self) -> Tensor:
         """The weight now, [S], without gradient."""

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mabe_transfer.composition import Algorithm
-    from mabe_transfer.networks import Sizes
     from mabe_transfer.parts import Fitting
+    from mabe_transfer.streams import Sizes
     from mabe_transfer.transfer import Sources
     from mabe_transfer.weights import Tensors
 
@@ -147,8 +147,9 @@ class _Fit:
             Work(f"Fitting the {self.name}", self.total, self.unit, done=fitting.done) as work,
         ):
             while not fitting.finished:
-                fitting.step()
-                work.advance(1, fitting.note() if fitting.done % shown == 0 else "")
+                left = min(shown - fitting.done % shown, every - fitting.done % every)
+                taken = fitting.advance(left)
+                work.advance(taken, fitting.note() if fitting.done % shown == 0 else "")
                 if stop.asked or fitting.done % every == 0:
                     weights.save(self._unfinished, fitting.state(), {"key": key})
                 if stop.asked and not fitting.finished:

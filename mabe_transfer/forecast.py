@@ -18,10 +18,10 @@ from mabe_transfer.batches import Batch, unpack
 from mabe_transfer.coverage import Support, apart, spaced
 from mabe_transfer.errors import UserError
 from mabe_transfer.imagination import imagine
-from mabe_transfer.networks import Sizes, Streams, generator
 from mabe_transfer.parts.dynamics import Ensemble
 from mabe_transfer.parts.prior import Fit, Unweighted
 from mabe_transfer.progress import Work
+from mabe_transfer.streams import Sizes, Streams, generator
 from mabe_transfer.transfer import sources
 from mabe_transfer.verdict import Coverage, Drift, Pair, Verdict, judge
 
@@ -218,5 +218,5 @@ def roll_out(
 def _fit(title: str, fit: Fitting, total: int, unit: str) -> None:
     with Work(title, total, unit) as work:
         while not fit.finished:
-            fit.step()
-            work.advance(1, fit.note() if fit.done % 50 == 0 else "")
+            taken = fit.advance(50 - fit.done % 50)
+            work.advance(taken, fit.note() if fit.done % 50 == 0 else "")

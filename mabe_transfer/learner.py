@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mabe_transfer import weights
+from mabe_transfer import graphs, weights
 from mabe_transfer.composition import Algorithm, Imitation
 from mabe_transfer.domains import Domain
-from mabe_transfer.networks import Sizes, Streams
+from mabe_transfer.means import Means
 from mabe_transfer.parts import Batch, Data, Metrics, PolicyLearner, Trajectories, unpack
 from mabe_transfer.parts.dynamics import EnsembleModel
 from mabe_transfer.parts.mpo import Mpo
@@ -22,6 +22,7 @@ from mabe_transfer.parts.sac import Sac
 from mabe_transfer.parts.td3 import Td3
 from mabe_transfer.parts.trajectories import Player, WholeRollouts
 from mabe_transfer.parts.trust_region import Npg, Trpo
+from mabe_transfer.streams import Sizes, Streams
 
 if TYPE_CHECKING:
     from mabe_transfer.imagination import Uncertainty
@@ -77,26 +78,36 @@ class Learner:
         self.sampler = Streams(sizes, "prior/batches" if imitates else "batches")
         self.starter = Streams(sizes, "rollouts/starts")
         self.updates = 0
-        self._sums: Metrics = {}
-        self._counts: dict[str, int] = {}
+        self.means = Means()
+        self._prepared: int | None = None  # the update that a rollout was last made for
+
+    def prepare(self) -> None:
+        """Roll the model out where it is time to, and was not done for the update ahead."""
+        due = self.pool is not None and self.updates % self.pool.config.every == 0
+        if due and self._prepared != self.updates:
+            self.means.add(self._roll_out())
+            self._prepared = self.updates
 
     def step(self) -> Metrics:
-        """Roll the model out where it is time to, and take one update."""
-        metrics: Metrics = {}
-        if self.pool is not None and self.updates % self.pool.config.every == 0:
-            metrics |= self._roll_out()
-        metrics |= self.policy.learn(self)
+        """Take one update, with a rollout before it where one is due."""
+        self.prepare()
+        metrics = self.policy.learn(self)
+        self.means.add(metrics)
         self.updates += 1
-        for name, value in metrics.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-            self._counts[name] = self._counts.get(name, 0) + 1
         return metrics
 
-    def take_means(self) -> dict[str, list[float]]:
-        """Mean of every metric over the steps that had it since the last call, one a seed."""
-        means = {name: (t / self._counts[name]).tolist() for name, t in sorted(self._sums.items())}
-        self._sums, self._counts = {}, {}
-        return means
+    def stretch(self) -> graphs.Stretch:
+        """How far the updates ahead are the same: to the next rollout at the most."""
+        found = self.policy.stretch()
+        if self.pool is None:
+            return found
+        every = self.pool.config.every
+        return found.within(every - self.updates % every, tuple(self.pool.filled.tolist()))
+
+    def skip(self, count: int) -> None:
+        """Count updates that a replay has taken."""
+        self.policy.skip(count)
+        self.updates += count
 
     def act(self, observation: Floats) -> Floats:
         """Deterministic actions [S, E, A] at observations [S, E, O]."""
@@ -164,8 +175,7 @@ class Learner:
             **weights.nested("policy", self.policy.state()),
             **weights.nested("sampler", self.sampler.state()),
             **weights.nested("starter", self.starter.state()),
-            **weights.nested("sums", self._sums),
-            **weights.nested("counts", {k: torch.tensor(n) for k, n in self._counts.items()}),
+            **weights.nested("means", self.means.state()),
         }
         if self.pool is not None:
             tensors |= weights.nested("pool", self.pool.state())
@@ -179,9 +189,7 @@ class Learner:
         self.policy.load_state(weights.under("policy", tensors))
         self.sampler.load_state(weights.under("sampler", tensors))
         self.starter.load_state(weights.under("starter", tensors))
-        device = self.parts.sizes.device
-        self._sums = {name: t.to(device) for name, t in weights.under("sums", tensors).items()}
-        self._counts = {name: int(n) for name, n in weights.under("counts", tensors).items()}
+        self.means.load_state(weights.under("means", tensors), self.parts.sizes.device)
         if self.pool is not None:
             self.pool.load_state(weights.under("pool", tensors))
         if self.player is not None:

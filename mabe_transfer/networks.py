@@ -1,127 +1,24 @@
 """Networks with a leading stack axis, so that many small ones are one batched product.
 
 S seeds, and within a seed C critics or M ensemble members, are slices of the same tensors: inputs
-are [K, B, in] and outputs [K, B, out], where K counts all slices. Every random number comes from a
-stream keyed by (seed, component), so that seed 3 alone and seed 3 among five start and draw alike.
+are [K, B, in] and outputs [K, B, out], where K counts all slices.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from mabe_transfer import rectified
 from mabe_transfer.squashed import LOG_STD_BOUNDS, SquashedNormal
+from mabe_transfer.streams import Sizes, generator
 
 Activation = Callable[[Tensor], Tensor]
 BLOCK = 512  # rows through all layers at a time, without gradients: they stay in the cache
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
-    """Seeds, observation and action sizes of a learner, and where its tensors live."""
-
-    seeds: tuple[int, ...]
-    observation: int
-    action: int
-    device: torch.device = torch.device("cpu")
-
-    @property
-    def stack(self) -> int:
-        """Number of seeds, S."""
-        return len(self.seeds)
-
-
-class Streams:
-    """Random numbers of one component: one generator a seed, drawn for many steps at once.
-
-    Args:
-        sizes: Names the seeds and the device.
-        component: The component's name; together with a seed it keys a stream.
-        block: Draws of how many steps are made together.
-    """
-
-    def __init__(self, sizes: Sizes, component: str, *, block: int = 64) -> None:
-        self.device = sizes.device
-        self.generators = [generator(seed, component, sizes.device) for seed in sizes.seeds]
-        self._block, self._used = block, 0
-        self._shape: tuple[int, ...] = ()
-        self._drawn: Tensor | None = None
-        self._before = self._states()
-
-    def normal(self, *shape: int) -> Tensor:
-        """Standard normal numbers, [S, *shape]; the shape must stay the same between calls."""
-        if self._drawn is None or self._used == self._block or shape != self._shape:
-            self._before = self._states()
-            self._fill(shape)
-            self._used = 0
-        self._used += 1
-        assert self._drawn is not None
-        return self._drawn[:, self._used - 1]
-
-    def integers(self, high: int | Sequence[int], *shape: int) -> Tensor:
-        """Integers in [0, high), [S, *shape]; `high` may differ between seeds."""
-        bounds = [high] * len(self.generators) if isinstance(high, int) else high
-        return torch.stack(
-            [
-                torch.randint(bound, shape, generator=g, device=self.device)
-                for g, bound in zip(self.generators, bounds, strict=True)
-            ]
-        )
-
-    def permutation(self, count: int) -> Tensor:
-        """A permutation of `count` rows for each seed, [S, count]."""
-        return torch.stack(
-            [torch.randperm(count, generator=g, device=self.device) for g in self.generators]
-        )
-
-    def state(self) -> dict[str, Tensor]:
-        """The streams' state as tensors, enough to go on exactly."""
-        return {
-            "before": self._before,
-            "now": self._states(),
-            "shape": torch.tensor(self._shape, dtype=torch.int64),
-            "used": torch.tensor(self._used),
-        }
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Go on from what `state` gave: the numbers drawn but not used are drawn again."""
-        self._used, self._drawn, self._before = int(state["used"]), None, state["before"]
-        if self._used:
-            self._restore(state["before"])
-            self._fill(tuple(int(n) for n in state["shape"]))
-        self._restore(state["now"])
-
-    def _restore(self, states: Tensor) -> None:
-        for g, saved in zip(self.generators, states, strict=True):
-            g.set_state(saved.cpu().clone())  # torch crashes on a view into other numbers
-
-    def _fill(self, shape: tuple[int, ...]) -> None:
-        self._shape = shape
-        self._drawn = torch.stack(
-            [
-                torch.randn((self._block, *shape), generator=g, device=self.device)
-                for g in self.generators
-            ]
-        )
-
-    def _states(self) -> Tensor:
-        return torch.stack([g.get_state() for g in self.generators])
-
-
-def generator(seed: int, component: str, device: torch.device) -> torch.Generator:
-    """A generator keyed by a seed and a component's name, not by the order of creation.
-
-    The key is a hash of both in 32 bits: torch's generator on the CPU reads no more of its seed.
-    """
-    digest = hashlib.sha256(f"{seed}/{component}".encode()).digest()
-    return torch.Generator(device=device).manual_seed(int.from_bytes(digest[:4], "big"))
 
 
 class StackedMlp(nn.Module):

@@ -20,12 +20,12 @@ from mabe_transfer.behaviour import Ladder, Rung
 from mabe_transfer.config import Json, fingerprint, from_json, to_json
 from mabe_transfer.domains import unmeasured
 from mabe_transfer.errors import Interrupted, UserError
-from mabe_transfer.networks import Sizes, Streams
 from mabe_transfer.parts import unpack
 from mabe_transfer.parts.regulariser import Entropy
 from mabe_transfer.parts.sac import Sac
 from mabe_transfer.progress import Work
 from mabe_transfer.records import Records
+from mabe_transfer.streams import Sizes, Streams
 from mabe_transfer.worlds import world
 
 if TYPE_CHECKING:

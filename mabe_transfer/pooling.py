@@ -18,10 +18,10 @@ from mabe_transfer.config import Json, difference, to_json
 from mabe_transfer.domains import Domain, to_facts
 from mabe_transfer.errors import Interrupted, UserError
 from mabe_transfer.library import Dataset, location, open_dataset
-from mabe_transfer.networks import Sizes
 from mabe_transfer.parts.correction import Correction
 from mabe_transfer.progress import Work, notice
 from mabe_transfer.store import UNKNOWN_SEED, Layout, StoreWriter
+from mabe_transfer.streams import Sizes
 from mabe_transfer.transitions import Transitions, relabel
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]

@@ -16,10 +16,11 @@ from mabe_transfer import evaluate, fitting, runs, weights
 from mabe_transfer.composition import Imitation
 from mabe_transfer.domains import Domain, to_facts, unmeasured
 from mabe_transfer.errors import Interrupted
+from mabe_transfer.graphs import Stepper
 from mabe_transfer.learner import Learner
-from mabe_transfer.networks import Sizes
 from mabe_transfer.parts.trajectories import WholeRollouts
 from mabe_transfer.progress import Work
+from mabe_transfer.streams import Sizes
 from mabe_transfer.worlds import world
 
 if TYPE_CHECKING:
@@ -55,6 +56,11 @@ class Schedule:
         if isinstance(row.rollouts, WholeRollouts):
             return cls(updates=500, evaluate_every=25, log_every=1)
         return cls()
+
+    def ahead(self, updates: int) -> int:
+        """How many updates there are after so many before there is something to write down."""
+        left = (every - updates % every for every in (self.evaluate_every, self.log_every))
+        return min(self.updates - updates, *left)
 
     def matched(self, row: Algorithm) -> Schedule:
         """This budget of gradient steps, as a row counts its steps.
@@ -154,6 +160,7 @@ class Trainer:
             learner.load_state(saved[0], saved[1]["updates"])
         self.folder.truncate(learner.updates)
         schedule = self.schedule
+        stepper = Stepper(learner, self.sizes.device)
         title = f"{self.row.name} on {self.sources.target.name}, {self.sizes.stack} seeds"
         note = ""
         with (
@@ -161,7 +168,7 @@ class Trainer:
             Work(title, schedule.updates, "updates", done=learner.updates) as work,
         ):
             while learner.updates < schedule.updates:
-                learner.step()
+                taken = stepper.advance(schedule.ahead(learner.updates))
                 last = learner.updates == schedule.updates
                 if learner.updates % schedule.log_every == 0 or last:
                     note = self._log(learner)
@@ -170,7 +177,7 @@ class Trainer:
                     score = self._evaluate(learner.act, learner.updates)
                     note = f"return {score:,.0f}, {note}"
                     self._checkpoint(learner)
-                work.advance(1, note)
+                work.advance(taken, note)
                 if stop.asked:
                     self._require_finite(learner)
                     self._checkpoint(learner)
@@ -185,7 +192,7 @@ class Trainer:
 
     def _log(self, learner: Learner) -> str:
         """Write a row of metrics; gives a short note on how it goes."""
-        row = learner.take_means()
+        row = learner.means.take()
         bad = [name for name, values in row.items() if not np.isfinite(values).all()]
         if bad:
             raise runs.diverged(self.folder.path, bad, learner.updates)

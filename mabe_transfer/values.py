@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from mabe_transfer import losses, weights
-from mabe_transfer.descent import adam, descend
+from mabe_transfer.descent import adam, descend, fused
 from mabe_transfer.errors import UserError
-from mabe_transfer.networks import Critics, Sizes, StackedMlp, generator, track
+from mabe_transfer.graphs import FOREVER, NEVER, Stretch
+from mabe_transfer.networks import Critics, StackedMlp, track
+from mabe_transfer.streams import Sizes, generator
 
 if TYPE_CHECKING:
     from mabe_transfer.batches import Batch, Data
@@ -87,7 +89,7 @@ class InSampleEvaluator(nn.Module):
             (sizes.observation, *hidden, 1),
             [generator(seed, "prior/value", sizes.device) for seed in sizes.seeds],
         )
-        self.adam = torch.optim.Adam(self._learned(), lr=config.rate, fused=True)
+        self.adam = fused(self._learned(), config.rate)
         self.factor = 1.0  # of the rewards
 
     def _learned(self) -> list[nn.Parameter]:
@@ -97,6 +99,10 @@ class InSampleEvaluator(nn.Module):
         """Take the factor by which rewards are multiplied."""
         del data
         self.factor = factor
+
+    def stretch(self) -> Stretch:
+        """All updates are the same."""
+        return Stretch(FOREVER)
 
     def update(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Take one step of policy evaluation; gives Q(s, a) and V(s) from before it, [S, B]."""
@@ -148,6 +154,10 @@ class ReturnEvaluator(nn.Module):
     def look_at(self, data: Data, factor: float) -> None:
         """Take the episodes, and the factor by which rewards are multiplied."""
         self.data, self.factor = data, factor
+
+    def stretch(self) -> Stretch:
+        """Each update is taken by itself: the returns are made anew."""
+        return NEVER
 
     def update(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Take one step of V; gives the returns and V(s) from before it, [S, B]."""

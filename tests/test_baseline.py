@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mabe_transfer import advantages
 from mabe_transfer.baseline import Baseline, ValueBaseline
-from mabe_transfer.networks import Sizes
+from mabe_transfer.streams import Sizes
 
 YES, NO = True, False
 

@@ -18,8 +18,9 @@ from mabe_transfer.batched import Simulation
 from mabe_transfer.behaviour import Ladder, LadderPolicy, RandomPolicy, Rung, load_ladder
 from mabe_transfer.collect import Share
 from mabe_transfer.errors import Interrupted, UserError
-from mabe_transfer.networks import Actor, Sizes
+from mabe_transfer.networks import Actor
 from mabe_transfer.store import Store, StoreWriter
+from mabe_transfer.streams import Sizes
 
 if TYPE_CHECKING:
     from pathlib import Path

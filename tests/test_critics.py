@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mabe_transfer.errors import UserError
-from mabe_transfer.networks import Critics, Sizes
+from mabe_transfer.networks import Critics
 from mabe_transfer.parts import Batch
 from mabe_transfer.parts.conservative import Conservative, ConservativeLoss
 from mabe_transfer.parts.diversity import Diversity
@@ -19,6 +19,7 @@ from mabe_transfer.parts.dynamics import Ensemble
 from mabe_transfer.parts.inconsistency import Inconsistency, InconsistencyLoss
 from mabe_transfer.parts.regulariser import Entropy
 from mabe_transfer.parts.sac import Sac, SacLearner
+from mabe_transfer.streams import Sizes
 
 REAL = 12
 

@@ -25,7 +25,7 @@ from mabe_transfer.batched import Simulation
 from mabe_transfer.cli import app
 from mabe_transfer.errors import UserError
 from mabe_transfer.export import FACTS, Format, Layers, Onnx, TorchScript, format_named, write
-from mabe_transfer.networks import Actor, Sizes
+from mabe_transfer.networks import Actor
 from mabe_transfer.plain import (
     KIND,
     Activation,
@@ -36,6 +36,7 @@ from mabe_transfer.plain import (
     mean_head,
     plain_layers,
 )
+from mabe_transfer.streams import Sizes
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,9 +19,9 @@ from mabe_transfer.coverage import Support, apart, spaced
 from mabe_transfer.errors import UserError
 from mabe_transfer.forecast import Effort, Forecast, forecast, one_step, roll_out, spread
 from mabe_transfer.library import location
-from mabe_transfer.networks import Sizes
 from mabe_transfer.parts.dynamics import Ensemble
 from mabe_transfer.parts.prior import Fit
+from mabe_transfer.streams import Sizes
 from mabe_transfer.verdict import KNOWN, PARTLY, Coverage, Drift, Pair, judge
 
 if TYPE_CHECKING:

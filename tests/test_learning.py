@@ -24,7 +24,7 @@ from mabe_transfer.algorithms import ALGORITHMS
 from mabe_transfer.baseline import Baseline
 from mabe_transfer.composition import Imitation
 from mabe_transfer.learner import Learner, Parts
-from mabe_transfer.networks import Actor, Sizes
+from mabe_transfer.networks import Actor
 from mabe_transfer.parts.conservative import Conservative
 from mabe_transfer.parts.dynamics import Ensemble, EnsembleModel
 from mabe_transfer.parts.mpo import Mpo
@@ -35,6 +35,7 @@ from mabe_transfer.parts.sac import Sac
 from mabe_transfer.parts.trajectories import WholeRollouts
 from mabe_transfer.parts.trust_region import Npg, Solver, Trpo
 from mabe_transfer.parts.uncertainty import Halt
+from mabe_transfer.streams import Sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

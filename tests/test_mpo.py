@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from mabe_transfer.errors import UserError
-from mabe_transfer.networks import Sizes
 from mabe_transfer.parts import Batch
 from mabe_transfer.parts.mpo import Mpo, MpoLearner
 from mabe_transfer.parts.prior import BehaviourPrior, Fit, Unweighted
+from mabe_transfer.streams import Sizes
 
 SMALL = Mpo(hidden=(16,), samples=8, every=2, trust_weight=1.0)
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from mabe_transfer import losses, natural
-from mabe_transfer.networks import Actor, Sizes
+from mabe_transfer.networks import Actor
+from mabe_transfer.streams import Sizes
 
 
 def normal(seed: int, *shape: int) -> Tensor:

@@ -13,16 +13,14 @@ from mabe_transfer.networks import (
     BLOCK,
     Actor,
     Critics,
-    Sizes,
     StackedMlp,
-    Streams,
-    generator,
     track,
 )
 from mabe_transfer.parts import Batch
 from mabe_transfer.parts.regulariser import Entropy
 from mabe_transfer.parts.sac import Sac, SacLearner
 from mabe_transfer.squashed import LOG_STD_BOUNDS, SquashedNormal
+from mabe_transfer.streams import Sizes, Streams, generator
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from mabe_transfer.batches import bootstraps
 from mabe_transfer.dual import DualWeight
 from mabe_transfer.errors import UserError
-from mabe_transfer.networks import Sizes, Streams
 from mabe_transfer.parts import Batch, Data, unpack
 from mabe_transfer.parts.dynamics import Ensemble, EnsembleModel
 from mabe_transfer.parts.prior import Adaptive, BehaviourPrior, Fit, Network, Unweighted
@@ -22,6 +21,7 @@ from mabe_transfer.parts.rollouts import RolloutPool, Rollouts
 from mabe_transfer.parts.sac import Sac, SacLearner
 from mabe_transfer.parts.uncertainty import Disagreement, StdPenalty
 from mabe_transfer.squashed import SquashedNormal
+from mabe_transfer.streams import Sizes, Streams
 from mabe_transfer.values import InSample
 from mabe_transfer.weighting import Advantage, NormalisedAdvantage, NormalisedQ
 
@@ -771,8 +771,8 @@ def test_epoch_takes_so_many_rows_and_others_each_time() -> None:
         return loss(inputs, targets)
 
     fit.model._loss = noted  # type: ignore[method-assign]
-    fit.step()
-    fit.step()
+    fit.advance()
+    fit.advance()
     assert [batch.shape[1] for batch in seen] == [8, 8, 4, 8, 8, 4]
     assert not torch.equal(seen[0], seen[3])
 
@@ -783,7 +783,7 @@ def test_rate_is_constant_and_then_falls_to_zero_over_the_last_epochs() -> None:
     fit = config.build(sizes(0)).fitting(normal(2, 64, 2 * 2 + 1 + 2))
     rates = []
     while not fit.finished:
-        fit.step()
+        fit.advance()
         rates.append(fit.adam.param_groups[0]["lr"])
     assert rates == pytest.approx([0.4, 0.4, 0.4, 0.2])
 

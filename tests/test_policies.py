@@ -12,7 +12,8 @@ from mabe_transfer import domains, policies, weights
 from mabe_transfer.actors import DeterministicActor
 from mabe_transfer.domains import to_facts
 from mabe_transfer.errors import UserError
-from mabe_transfer.networks import Actor, Sizes
+from mabe_transfer.networks import Actor
+from mabe_transfer.streams import Sizes
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,10 +17,10 @@ from mabe_transfer.algorithms import MOPO
 from mabe_transfer.behaviour import RandomPolicy
 from mabe_transfer.errors import UserError
 from mabe_transfer.library import location, open_dataset
-from mabe_transfer.networks import Sizes
 from mabe_transfer.parts.correction import Correction, classification, log_ratio
 from mabe_transfer.pooling import Pool, corrected, pool
 from mabe_transfer.store import StoreWriter
+from mabe_transfer.streams import Sizes
 from mabe_transfer.transfer import sources
 from mabe_transfer.transitions import Transitions
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from mabe_transfer import rectified, weights
 from mabe_transfer.descent import adam, descend, descend_run
-from mabe_transfer.networks import Critics, Sizes, StackedMlp, generator
+from mabe_transfer.networks import Critics, StackedMlp
+from mabe_transfer.streams import Sizes, generator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -162,10 +162,10 @@ def test_error_on_held_out_rows_is_of_the_best_five_in_deviations_of_the_targets
 
 def test_plain_path_takes_the_same_steps_up_to_rounding(script: Any) -> None:
     equal, rounds = script("equal_scores"), []
-    from mabe_transfer.networks import Sizes
     from mabe_transfer.parts import unpack
     from mabe_transfer.parts.regulariser import Entropy
     from mabe_transfer.parts.sac import Sac
+    from mabe_transfer.streams import Sizes
 
     sizes = Sizes(seeds=(0, 1), observation=3, action=2)
     rows = torch.randn(2, 64, 3 + 2 + 1 + 3 + 1, generator=torch.Generator().manual_seed(0))

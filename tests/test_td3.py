@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from mabe_transfer.errors import UserError
-from mabe_transfer.networks import Critics, Sizes, relu_and_norm
+from mabe_transfer.networks import Critics, relu_and_norm
 from mabe_transfer.parts import Batch, Data, unpack
 from mabe_transfer.parts.td3 import Td3, Td3Learner
+from mabe_transfer.streams import Sizes
 
 SMALL = Td3(hidden=(16,), standardised=False)
 

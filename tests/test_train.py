@@ -37,7 +37,6 @@ from mabe_transfer.behaviour import RandomPolicy
 from mabe_transfer.cli.training import lengths
 from mabe_transfer.errors import Interrupted, UserError
 from mabe_transfer.learner import Learner
-from mabe_transfer.networks import Sizes
 from mabe_transfer.parts.dynamics import Ensemble, EnsembleFit, EnsembleModel
 from mabe_transfer.parts.prior import Adaptive, BehaviourPrior, Fit, Network, PriorFit, Unweighted
 from mabe_transfer.parts.rollouts import Rollouts
@@ -45,6 +44,7 @@ from mabe_transfer.parts.sac import Sac
 from mabe_transfer.parts.td3 import Td3
 from mabe_transfer.parts.trajectories import WholeRollouts
 from mabe_transfer.parts.trust_region import Npg, Solver, Trpo
+from mabe_transfer.streams import Sizes
 from mabe_transfer.train import Result, Schedule, Trainer
 from mabe_transfer.transfer import Sources, sources
 from mabe_transfer.transitions import relabel

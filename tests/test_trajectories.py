@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from mabe_transfer.errors import UserError
-from mabe_transfer.networks import Sizes
 from mabe_transfer.parts.rollouts import RolloutPool, Rollouts
 from mabe_transfer.parts.trajectories import Player, WholeRollouts
 from mabe_transfer.parts.uncertainty import Detector, Halt, StdPenalty, disagreement
+from mabe_transfer.streams import Sizes
 
 
 class Counter:

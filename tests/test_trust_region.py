@@ -12,9 +12,10 @@ from torch import Tensor
 from mabe_transfer import natural
 from mabe_transfer.baseline import Baseline
 from mabe_transfer.errors import UserError
-from mabe_transfer.networks import Actor, Sizes
+from mabe_transfer.networks import Actor
 from mabe_transfer.parts import Batch, Trajectories
 from mabe_transfer.parts.trust_region import Npg, Solver, Trpo, TrustRegionLearner
+from mabe_transfer.streams import Sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

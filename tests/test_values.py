@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from mabe_transfer.errors import UserError
-from mabe_transfer.networks import Sizes
 from mabe_transfer.parts import Data, unpack
 from mabe_transfer.parts.prior import Adaptive, Fit, Network
+from mabe_transfer.streams import Sizes
 from mabe_transfer.values import InSample, LambdaReturns
 from mabe_transfer.weighting import Exponential, Indicator
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from mabe_transfer.batches import Batch, Data, Metrics, unpack
 
 if TYPE_CHECKING:
+    from mabe_transfer.graphs import Stretch
     from mabe_transfer.networks import Actor, Critics
     from mabe_transfer.squashed import SquashedNormal
 
@@ -64,6 +65,12 @@ class PolicyLearner(Protocol):
     def learn(self, experience: Experience) -> Metrics:
         """Take one step."""
 
+    def stretch(self) -> Stretch:
+        """How far the steps ahead are the same operations (see `graphs`)."""
+
+    def skip(self, count: int) -> None:
+        """Count steps that a replay has taken."""
+
     def policy_state(self) -> dict[str, Tensor]:
         """The policies alone, as they are kept when training is over."""
 
@@ -88,8 +95,8 @@ class Fitting(Protocol):
     def finished(self) -> bool:
         """Whether the part is fitted."""
 
-    def step(self) -> None:
-        """Take the next step."""
+    def advance(self, most: int) -> int:
+        """Take the next step, or several and at the most so many; gives how many."""
 
     def note(self) -> str:
         """How it goes, in a few words."""

@@ -15,12 +15,13 @@ from torch import Tensor
 from mabe_transfer import losses, pessimism, weights
 from mabe_transfer.dual import DualWeight
 from mabe_transfer.errors import UserError
-from mabe_transfer.networks import Streams
 from mabe_transfer.squashed import SquashedNormal
+from mabe_transfer.streams import Streams
 
 if TYPE_CHECKING:
-    from mabe_transfer.networks import Actor, Sizes
+    from mabe_transfer.networks import Actor
     from mabe_transfer.parts import ActorCritic, Batch, Metrics
+    from mabe_transfer.streams import Sizes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,10 +16,11 @@ from mabe_transfer import weights
 from mabe_transfer.batches import unpack
 from mabe_transfer.descent import adam, descend
 from mabe_transfer.errors import UserError
-from mabe_transfer.networks import StackedMlp, Streams, generator
+from mabe_transfer.networks import StackedMlp
+from mabe_transfer.streams import Streams, generator
 
 if TYPE_CHECKING:
-    from mabe_transfer.networks import Sizes
+    from mabe_transfer.streams import Sizes
 
 CHUNK = 65_536  # rows judged at a time
 

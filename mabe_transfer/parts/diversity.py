@@ -15,8 +15,8 @@ from mabe_transfer.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mabe_transfer.networks import Sizes
     from mabe_transfer.parts import ActorCritic, Batch, Metrics
+    from mabe_transfer.streams import Sizes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,8 +1,7 @@
 """The dynamics model: an ensemble of Gaussian networks for [change of observation, reward].
 
-MABE Eq. 2, in the form of MOPO (arXiv 2005.13239): each of M members predicts mean and log
-variance; the best on held-out transitions are the elites that rollouts sample from. Every seed fits
-an ensemble of its own, all of them as one stack.
+MABE Eq. 2, in MOPO's form (arXiv 2005.13239): each of M members predicts mean and log variance;
+rollouts sample from the elites, the best on held-out transitions. Every seed has its own ensemble.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ from mabe_transfer import losses, weights
 from mabe_transfer.batches import bootstraps
 from mabe_transfer.descent import decayed_adam, descend
 from mabe_transfer.errors import UserError
-from mabe_transfer.networks import Sizes, StackedMlp, Streams, generator
+from mabe_transfer.networks import StackedMlp
+from mabe_transfer.streams import Sizes, Streams, generator
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ensemble:
     """How the model is built and fitted.
 
-    Differs from MOPO: ten times its rate, falling at the end, and twice its batch. From weights as
-    small as these its own settings (`rate=1e-3`, `cooldown=0`, `batch=256`, `max_epochs=200`) leave
-    a multiple of the held-out error after as many epochs.
+    Differs from MOPO: ten times its rate, falling at the end, and twice its batch. Its own settings
+    (`rate=1e-3 cooldown=0 batch=256`) leave a multiple of the error after as many epochs.
 
     Attributes:
         members: M, networks in a seed's ensemble.
@@ -116,7 +115,7 @@ class EnsembleModel(nn.Module):
         """Fit in one go, until held-out error stops falling; gives the fit's facts."""
         fitting = self.fitting(rows)
         while not fitting.finished:
-            fitting.step()
+            fitting.advance()
         return fitting.facts()
 
     def _standardise(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -237,11 +236,12 @@ class EnsembleFit:
     @property
     def finished(self) -> bool:
         """Whether no seed's held-out error falls any more, or all epochs were made."""
-        open_ = bool((self.waited < self.config.patience).any())
-        return self.done >= self.config.max_epochs or not open_
+        waits = bool((self.waited >= self.config.patience).all())
+        return waits or self.done >= self.config.max_epochs
 
-    def step(self) -> None:
+    def advance(self, most: int = 1) -> int:
         """Train one epoch; after the last one the model takes its best weights and its elites."""
+        del most  # epochs are long
         model = self.model
         model._epoch(self)
         self.done += 1
@@ -259,6 +259,7 @@ class EnsembleFit:
                 for parameter, saved in zip(model.parameters(), self.kept, strict=True):
                     parameter.copy_(saved)
             model.elites = self.best.argsort(dim=1)[:, : self.config.elites].contiguous()
+        return 1
 
     def cool(self, part: float) -> None:
         """Set the learning rate as it is after `part` of the epoch at hand."""

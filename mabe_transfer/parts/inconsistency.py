@@ -14,11 +14,11 @@ from torch import Tensor
 
 from mabe_transfer import losses, pessimism
 from mabe_transfer.errors import UserError
-from mabe_transfer.networks import Streams
+from mabe_transfer.streams import Streams
 
 if TYPE_CHECKING:
-    from mabe_transfer.networks import Sizes
     from mabe_transfer.parts import ActorCritic, Batch, Metrics
+    from mabe_transfer.streams import Sizes
 
 
 class Model(Protocol):

@@ -16,8 +16,10 @@ from torch import Tensor
 from mabe_transfer import losses, weights
 from mabe_transfer.descent import adam, descend
 from mabe_transfer.errors import UserError
-from mabe_transfer.networks import Actor, Critics, Sizes, Streams, track
+from mabe_transfer.graphs import FOREVER, Stretch
+from mabe_transfer.networks import Actor, Critics, track
 from mabe_transfer.squashed import SquashedNormal
+from mabe_transfer.streams import Sizes, Streams
 
 if TYPE_CHECKING:
     from mabe_transfer.parts import Batch, Experience, Metrics, Prior
@@ -92,7 +94,9 @@ class MpoLearner:
         self.adam_policy = adam(self.actor, config.policy_rate)
         self.adam_critics = adam(self.critics, config.critic_rate)
         self.adam_duals = torch.optim.Adam(
-            [self.log_temperature, self.log_weight], lr=config.dual_rate
+            [self.log_temperature, self.log_weight],
+            lr=config.dual_rate,
+            capturable=self.log_weight.is_cuda,
         )
         self.backups = Streams(sizes, "mpo/backups")
         self.samples = Streams(sizes, "mpo/samples", block=4)
@@ -115,6 +119,14 @@ class MpoLearner:
     def learn(self, experience: Experience) -> Metrics:
         """Take one step on the next batch."""
         return self.update(experience.transitions())
+
+    def stretch(self) -> Stretch:
+        """Updates are the same from one turn of the slower networks to the next."""
+        return Stretch(FOREVER, self.updates % self.config.every)
+
+    def skip(self, count: int) -> None:
+        """Count updates that a replay has taken."""
+        self.updates += count
 
     def update(self, batch: Batch) -> Metrics:
         """Take one step of policy evaluation, of the E-step's dual, and of the M-step."""

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from mabe_transfer import losses, weights
-from mabe_transfer.descent import descend
+from mabe_transfer.descent import descend, fused
 from mabe_transfer.errors import UserError
-from mabe_transfer.networks import Actor, Sizes, Streams
+from mabe_transfer.graphs import FOREVER, Stepper, Stretch
+from mabe_transfer.networks import Actor
 from mabe_transfer.parts import Batch, Data, Experience, Metrics, unpack
+from mabe_transfer.streams import Sizes, Streams
 from mabe_transfer.values import InSample, InSampleEvaluator, LambdaReturns, ReturnEvaluator
 from mabe_transfer.weighting import NormalisedAdvantage, Weighting
 
@@ -99,7 +101,7 @@ class BehaviourPrior:
     def __init__(self, sizes: Sizes, fit: Fit | Network, adaptive: Adaptive | None) -> None:
         self.sizes, self.config, self.adaptive = sizes, fit, adaptive
         self.actor = Actor(sizes, fit.hidden, "prior")
-        self.adam = torch.optim.Adam(self.actor.parameters(), lr=fit.rate, fused=True)
+        self.adam = fused(list(self.actor.parameters()), fit.rate)
         self.evaluator: InSampleEvaluator | ReturnEvaluator | None = None
         if adaptive is not None:
             self.evaluator = adaptive.evaluation.build(sizes, fit.hidden, adaptive.discount)
@@ -174,6 +176,13 @@ class BehaviourPrior:
             found = self.distribution(observation)
             return found.mode() if noise is None else found.sample(noise)[0]
 
+    def stretch(self) -> Stretch:
+        """Updates are the same, except that returns are computed now and then."""
+        return Stretch(FOREVER) if self.evaluator is None else self.evaluator.stretch()
+
+    def skip(self, count: int) -> None:
+        """Nothing is counted."""
+
     def learn(self, experience: Experience) -> Metrics:
         """Take one step on the next batch."""
         return self.update(experience.transitions())
@@ -213,6 +222,7 @@ class PriorFit:
         self.streams = Streams(prior.sizes, "prior/batches")
         self.likelihood = torch.zeros(prior.sizes.stack, device=prior.sizes.device)
         self.done = 0
+        self.stepper = Stepper(self, prior.sizes.device)
         prior.look_at(data)
 
     @property
@@ -226,8 +236,24 @@ class PriorFit:
         picked = self.streams.integers(len(rows), self.config.batch)
         batch = unpack(rows[picked], sizes.observation, sizes.action, index=picked)
         likelihood = self.prior.update(batch)["likelihood"]
-        self.likelihood = self.likelihood.lerp(likelihood, 0.01)
+        self.likelihood.lerp_(likelihood, 0.01)
         self.done += 1
+
+    def advance(self, most: int) -> int:
+        """Take one update or more; gives how many."""
+        return self.stepper.advance(most)
+
+    def prepare(self) -> None:
+        """Nothing is due."""
+
+    def stretch(self) -> Stretch:
+        """How far the updates ahead are the same."""
+        return self.prior.stretch().within(self.config.updates - self.done)
+
+    def skip(self, count: int) -> None:
+        """Count updates that a replay has taken."""
+        self.prior.skip(count)
+        self.done += count
 
     def note(self) -> str:
         """How likely the data are by now."""

@@ -22,9 +22,9 @@ from mabe_transfer.dual import DualWeight
 from mabe_transfer.errors import UserError
 
 if TYPE_CHECKING:
-    from mabe_transfer.networks import Sizes
     from mabe_transfer.parts import Metrics, Prior
     from mabe_transfer.squashed import SquashedNormal
+    from mabe_transfer.streams import Sizes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

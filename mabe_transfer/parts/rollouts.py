@@ -14,7 +14,7 @@ from torch import Tensor
 from mabe_transfer import weights
 from mabe_transfer.errors import UserError
 from mabe_transfer.imagination import NOTHING_LEFT, Act, Model, Rules, Uncertainty, imagine
-from mabe_transfer.networks import Sizes, Streams
+from mabe_transfer.streams import Sizes, Streams
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

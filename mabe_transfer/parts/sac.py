@@ -16,7 +16,9 @@ from torch import Tensor
 
 from mabe_transfer import losses, weights
 from mabe_transfer.descent import adam, descend_run
-from mabe_transfer.networks import Actor, Critics, Sizes, Streams, track
+from mabe_transfer.graphs import FOREVER, Stretch
+from mabe_transfer.networks import Actor, Critics, track
+from mabe_transfer.streams import Sizes, Streams
 
 if TYPE_CHECKING:
     from mabe_transfer.parts import Batch, CriticLoss, Experience, Metrics, Regulariser
@@ -106,6 +108,15 @@ class SacLearner:
     def learn(self, experience: Experience) -> Metrics:
         """Take one step on the next batch."""
         return self.update(experience.transitions())
+
+    def stretch(self) -> Stretch:
+        """Updates are the same from where the policy moves on, and likewise before."""
+        left = self.config.critics_first - self.updates
+        return Stretch(left, "critics") if left > 0 else Stretch(FOREVER)
+
+    def skip(self, count: int) -> None:
+        """Count updates that a replay has taken."""
+        self.updates += count
 
     def update(self, batch: Batch) -> Metrics:
         """Take one gradient step of critics, policy and regulariser (MABE Alg. 1 l. 9-13)."""

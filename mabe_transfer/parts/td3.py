@@ -16,7 +16,9 @@ from mabe_transfer import losses, weights
 from mabe_transfer.actors import DeterministicActor
 from mabe_transfer.descent import adam, descend
 from mabe_transfer.errors import UserError
-from mabe_transfer.networks import Critics, Sizes, Streams, relu_and_norm, track
+from mabe_transfer.graphs import FOREVER, Stretch
+from mabe_transfer.networks import Critics, relu_and_norm, track
+from mabe_transfer.streams import Sizes, Streams
 
 if TYPE_CHECKING:
     from mabe_transfer.parts import Batch, Data, Experience, Metrics
@@ -113,6 +115,14 @@ class Td3Learner:
     def learn(self, experience: Experience) -> Metrics:
         """Take one step on the next batch."""
         return self.update(experience.transitions())
+
+    def stretch(self) -> Stretch:
+        """Updates are the same from one turn of the slower networks to the next."""
+        return Stretch(FOREVER, self.updates % self.config.every)
+
+    def skip(self, count: int) -> None:
+        """Count updates that a replay has taken."""
+        self.updates += count
 
     def update(self, batch: Batch) -> Metrics:
         """Take one gradient step of the critics, and of the policy where it is its turn."""

@@ -22,11 +22,13 @@ from torch import Tensor
 from mabe_transfer import advantages, losses, natural, weights
 from mabe_transfer.baseline import Baseline
 from mabe_transfer.errors import UserError
-from mabe_transfer.networks import Actor, Sizes
+from mabe_transfer.graphs import NEVER, Stretch
+from mabe_transfer.networks import Actor
 from mabe_transfer.squashed import LOG_STD_BOUNDS, SquashedNormal
 
 if TYPE_CHECKING:
     from mabe_transfer.parts import Experience, Metrics, Trajectories
+    from mabe_transfer.streams import Sizes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,6 +181,14 @@ class TrustRegionLearner:
     def policy_state(self) -> dict[str, Tensor]:
         """The policies' tensors."""
         return dict(self.actor.state_dict())
+
+    def stretch(self) -> Stretch:
+        """Each step is taken by itself: it asks how far it may go."""
+        return NEVER
+
+    def skip(self, count: int) -> None:
+        """Nothing is replayed."""
+        raise AssertionError(count)
 
     def learn(self, experience: Experience) -> Metrics:
         """Take one step on new trajectories, then fit the baselines to them."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from mabe_transfer.errors import UserError
 
 if TYPE_CHECKING:
-    from mabe_transfer.networks import Sizes
+    from mabe_transfer.streams import Sizes
 
 CHUNK = 10_000  # transitions whose discrepancy is measured at a time
 

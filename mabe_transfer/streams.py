@@ -1,0 +1,129 @@
+"""Random numbers, from streams that are keyed by (seed, component).
+
+So seed 3 alone and seed 3 among five start and draw alike, on one kind of device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_living: weakref.WeakSet[Streams] = weakref.WeakSet()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """Seeds, observation and action sizes of a learner, and where its tensors live."""
+
+    seeds: tuple[int, ...]
+    observation: int
+    action: int
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def stack(self) -> int:
+        """Number of seeds, S."""
+        return len(self.seeds)
+
+
+class Streams:
+    """Random numbers of one component: one generator a seed, drawn for many steps at once.
+
+    Args:
+        sizes: Names the seeds and the device.
+        component: The component's name; together with a seed it keys a stream.
+        block: Draws of how many steps are made together on a CPU. On a GPU every step draws its
+            own, so that all steps are the same operations and can be replayed (see `graphs`).
+    """
+
+    def __init__(self, sizes: Sizes, component: str, *, block: int = 64) -> None:
+        self.device = sizes.device
+        self.generators = [generator(seed, component, sizes.device) for seed in sizes.seeds]
+        self._block, self._used = block if sizes.device.type == "cpu" else 1, 0
+        self._shape: tuple[int, ...] = ()
+        self._drawn: Tensor | None = None
+        self._before = self._states()
+        _living.add(self)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers, [S, *shape]; the shape must stay the same between calls."""
+        if self._drawn is None or self._used == self._block or shape != self._shape:
+            if self._block > 1:  # else nothing is ever left over that would be drawn again
+                self._before = self._states()
+            self._fill(shape)
+            self._used = 0
+        self._used += 1
+        assert self._drawn is not None
+        return self._drawn[:, self._used - 1]
+
+    def integers(self, high: int | Sequence[int], *shape: int) -> Tensor:
+        """Integers in [0, high), [S, *shape]; `high` may differ between seeds."""
+        bounds = [high] * len(self.generators) if isinstance(high, int) else high
+        return torch.stack(
+            [
+                torch.randint(bound, shape, generator=g, device=self.device)
+                for g, bound in zip(self.generators, bounds, strict=True)
+            ]
+        )
+
+    def permutation(self, count: int) -> Tensor:
+        """A permutation of `count` rows for each seed, [S, count]."""
+        return torch.stack(
+            [torch.randperm(count, generator=g, device=self.device) for g in self.generators]
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """The streams' state as tensors, enough to go on exactly."""
+        return {
+            "before": self._before,
+            "now": self._states(),
+            "shape": torch.tensor(self._shape, dtype=torch.int64),
+            "used": torch.tensor(self._used),
+        }
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state` gave: the numbers drawn but not used are drawn again."""
+        self._used, self._drawn, self._before = int(state["used"]), None, state["before"]
+        if 0 < self._used < self._block:
+            self._restore(state["before"])
+            self._fill(tuple(int(n) for n in state["shape"]))
+        self._restore(state["now"])
+
+    def _restore(self, states: Tensor) -> None:
+        for g, saved in zip(self.generators, states, strict=True):
+            g.set_state(saved.cpu().clone())  # torch crashes on a view into other numbers
+
+    def _fill(self, shape: tuple[int, ...]) -> None:
+        self._shape = shape
+        self._drawn = torch.stack(
+            [
+                torch.randn((self._block, *shape), generator=g, device=self.device)
+                for g in self.generators
+            ]
+        )
+
+    def _states(self) -> Tensor:
+        return torch.stack([g.get_state() for g in self.generators])
+
+
+def generators(kind: str) -> list[torch.Generator]:
+    """The generators of all streams on a kind of device, as `torch.device.type` names it."""
+    alive = [streams for streams in _living if streams.device.type == kind]
+    return [generator for streams in alive for generator in streams.generators]
+
+
+def generator(seed: int, component: str, device: torch.device) -> torch.Generator:
+    """A generator keyed by a seed and a component's name, not by the order of creation.
+
+    The key is a hash of both in 32 bits: torch's generator on the CPU reads no more of its seed.
+    """
+    digest = hashlib.sha256(f"{seed}/{component}".encode()).digest()
+    return torch.Generator(device=device).manual_seed(int.from_bytes(digest[:4], "big"))

@@ -1,0 +1,210 @@
+"""Replayed updates: who takes how many, and that a replay is what it was recorded from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from mabe_transfer.algorithms import ROWS
+from mabe_transfer.graphs import BLOCK, FOREVER, KEPT, NEVER, WARM, Stepper, Stretch
+from mabe_transfer.learner import Learner, Parts
+from mabe_transfer.means import Means
+from mabe_transfer.parts.prior import Fit, PriorFit, Unweighted
+from mabe_transfer.parts.rollouts import Rollouts
+from mabe_transfer.parts.trajectories import WholeRollouts
+from mabe_transfer.parts.trust_region import Npg, Trpo
+from mabe_transfer.streams import Sizes
+from mabe_transfer.values import LambdaReturns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mabe_transfer.composition import Algorithm
+
+CPU = torch.device("cpu")
+
+
+class Counted:
+    """Updates that only count, with something due before every `every`-th of them."""
+
+    def __init__(self, every: int = FOREVER, key: Callable[[int], object] | None = None) -> None:
+        self.every, self.key = every, key or (lambda _: None)
+        self.done, self.asked, self.prepared = 0, 0, list[int]()
+
+    def prepare(self) -> None:
+        if self.done % self.every == 0 and self.done not in self.prepared:
+            self.prepared.append(self.done)
+
+    def step(self) -> None:
+        self.done += 1
+        self.asked += 1
+
+    def stretch(self) -> Stretch:
+        return Stretch(FOREVER).within(self.every - self.done % self.every, self.key(self.done))
+
+    def skip(self, count: int) -> None:
+        self.done += count
+
+
+class Tape:
+    """Records by calling, and counts what is played."""
+
+    def __init__(self) -> None:
+        self.recorded = self.played = 0
+
+    def record(self, block: Callable[[], object]) -> Tape:
+        self.recorded += 1
+        block()
+        return self
+
+    def replay(self) -> None:
+        self.played += 1
+
+
+def test_updates_are_taken_singly_without_a_recorder() -> None:
+    steps = Counted()
+    stepper = Stepper(steps, CPU)
+    assert [stepper.advance(1_000) for _ in range(100)] == [1] * 100
+    assert steps.done == steps.asked == 100
+
+
+def test_a_block_is_recorded_once_and_replayed() -> None:
+    steps, tape = Counted(), Tape()
+    stepper = Stepper(steps, CPU, tape.record)
+    taken = [stepper.advance(1_000) for _ in range(WARM + 4)]
+    assert taken == [1] * WARM + [BLOCK] * 4
+    assert steps.done == WARM + 4 * BLOCK
+    assert steps.asked == WARM + BLOCK  # the recording asks for a block and takes none
+    assert (tape.recorded, tape.played) == (1, 4)
+
+
+def test_no_block_goes_beyond_what_is_asked_for_or_due() -> None:
+    steps, tape = Counted(every=120), Tape()
+    stepper = Stepper(steps, CPU, tape.record)
+    limit, met = 150, set[int]()
+    while steps.done < 10 * limit:
+        stepper.advance(limit - steps.done % limit)
+        met.add(steps.done)
+    assert steps.prepared == list(range(0, 10 * limit, 120))
+    assert set(range(limit, 10 * limit + 1, limit)) <= met
+    assert tape.played > 10
+
+
+def test_other_operations_are_another_graph_and_the_oldest_is_dropped() -> None:
+    phase = [0]
+    steps, tape = Counted(key=lambda _: phase[0]), Tape()
+    stepper = Stepper(steps, CPU, tape.record)
+    for phase[0] in range(KEPT + 1):
+        for _ in range(WARM + 2):
+            stepper.advance(1_000)
+    assert tape.recorded == KEPT + 1
+    for phase[0] in (1, KEPT):  # still there
+        assert stepper.advance(1_000) == BLOCK
+    assert tape.recorded == KEPT + 1
+    phase[0] = 0  # dropped, and not taken singly again
+    assert stepper.advance(1_000) == BLOCK
+    assert tape.recorded == KEPT + 2
+
+
+def test_a_stretch_lies_within_another() -> None:
+    assert Stretch(7, "a").within(5, "b") == Stretch(5, ("a", "b"))
+    assert Stretch(3, "a").within(5, "b").length == 3
+    assert NEVER.within(5).length == 0
+
+
+def test_means_add_up_where_they_lie() -> None:
+    means = Means()
+    means.add({"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([0.0, 4.0])})
+    means.add({"a": torch.tensor([3.0, 2.0]), "b": torch.tensor([1.0, 4.0])})
+    means.add({"a": torch.tensor([5.0, 8.0])})
+    means.add({})
+    (pair, alone) = means.state().values()
+    assert means.take() == {"a": [3.0, 4.0], "b": [0.5, 4.0]}
+    assert means.take() == {}
+    means.add({"a": torch.tensor([7.0, 7.0])})
+    assert [t.data_ptr() for t in means.state().values()] == [pair.data_ptr(), alone.data_ptr()]
+    again = Means()
+    again.load_state({name: t.clone() for name, t in means.state().items()}, CPU)
+    assert again.take() == means.take() == {"a": [7.0, 7.0]}
+
+
+# -- on a GPU --------------------------------------------------------------------------------------
+
+
+class Ring:
+    """A task that ends beyond +-3 in the first dimension and clips at +-5."""
+
+    def terminated(self, state: Tensor) -> Tensor:
+        return state[..., 0].abs() > 3.0
+
+    def clip(self, observation: Tensor) -> Tensor:
+        return observation.clamp(-5.0, 5.0)
+
+
+def learner(row: Algorithm, device: torch.device) -> Learner:
+    """A row's learner of three seeds around parts that are not fitted."""
+    sizes = Sizes(seeds=(0, 1, 7), observation=5, action=2, device=device)
+    generator = torch.Generator().manual_seed(0)
+    real = torch.randn(400, 14, generator=generator).to(device)
+    real[:, 5:7].clamp_(-0.9, 0.9)
+    real[:, -1] = 0.0
+    if isinstance(row.rollouts, Rollouts):
+        short = replace(row.rollouts, starts=50, every=2 * BLOCK + 10, kept=2, real_share=0.25)
+        row = replace(row, rollouts=short)
+    prior = None if row.prior is None else row.prior.build(sizes)
+    model = None if row.dynamics is None else row.dynamics.build(sizes)
+    shown, ends = None if prior is None else real, torch.arange(400, device=device) % 10 == 9
+    return Learner(Parts(row, sizes, cast("Any", Ring()), real, shown, model, prior, ends))
+
+
+REPLAYED = [row for row in ROWS if not isinstance(row.rollouts, WholeRollouts)]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("row", REPLAYED, ids=lambda row: row.name)
+def test_replayed_updates_are_the_updates(row: Algorithm) -> None:
+    device, count = torch.device("cuda"), 5 * BLOCK + 20
+    if getattr(row.policy, "critics_first", 0):
+        row = replace(row, policy=replace(cast("Any", row.policy), critics_first=BLOCK + 20))
+    plain, replayed = learner(row, device), learner(row, device)
+    stepper, taken = Stepper(replayed, device), list[int]()
+    for _ in range(count):
+        plain.step()
+    while replayed.updates < count:
+        taken.append(stepper.advance(count - replayed.updates))
+    assert replayed.updates == count
+    if row.prior is None or not isinstance(getattr(row.prior, "evaluation", None), LambdaReturns):
+        assert BLOCK in taken
+    expected, found = plain.state(), replayed.state()
+    assert expected.keys() == found.keys()
+    apart = [name for name, tensor in expected.items() if not torch.equal(tensor, found[name])]
+    assert apart == []
+    assert plain.means.take() == replayed.means.take()
+
+
+@pytest.mark.gpu
+def test_a_replayed_fit_of_a_prior_is_the_fit() -> None:
+    device = torch.device("cuda")
+    made = learner(next(row for row in ROWS if row.name == "bc"), device)
+    found = []
+    for replays in (False, True):
+        prior = Unweighted(fit=Fit(updates=3 * BLOCK, hidden=(32,))).build(made.parts.sizes)
+        fit = PriorFit(prior, made.parts.data)
+        while not fit.finished:
+            if replays:
+                fit.advance(1_000)
+            else:
+                fit.step()
+        found.append(fit.state())
+    first, second = found
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+def test_steps_that_look_ahead_are_never_replayed() -> None:
+    for row in ROWS:
+        if isinstance(row.policy, Trpo | Npg):
+            assert learner(row, CPU).stretch() == NEVER
