@@ -208,7 +208,7 @@ def batches(given: argparse.Namespace, folder: Path) -> list[Comparison]:
 
     def ours() -> float:
         start = time.perf_counter()
-        model._epoch(fitting)
+        fitting.epoch()
         return (time.perf_counter() - start) / trained
 
     players: dict[str, rounds.Play] = {"ours": ours}

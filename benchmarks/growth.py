@@ -97,7 +97,7 @@ def training(members: int, count: int) -> Play:
 
     def play() -> float:
         start = time.perf_counter()
-        model._epoch(fitting)
+        fitting.epoch()
         return (time.perf_counter() - start) / batches
 
     return play

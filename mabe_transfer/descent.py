@@ -14,11 +14,15 @@ if TYPE_CHECKING:
     from mabe_transfer.rectified import Pass
 
 
+PIECE = 16_384  # numbers that a GPU steps as one tensor
+
+
 def adam(module: nn.Module, rate: float) -> torch.optim.Adam:
     """Make an Adam for all of a module's parameters, which move into one tensor.
 
-    One tensor is one step of Adam instead of one a layer. Every parameter stays what it was, a view
-    now, and has a gradient to be written into.
+    One tensor is one step of Adam instead of one a layer; a GPU, which gives a tensor's every
+    65,536 numbers to one of its many processors, gets it in smaller pieces. Every parameter stays
+    what it was, a view now, and has a gradient to be written into.
     """
     parameters = list(module.parameters())
     together = torch.cat([parameter.detach().flatten() for parameter in parameters])
@@ -28,7 +32,16 @@ def adam(module: nn.Module, rate: float) -> torch.optim.Adam:
     for parameter, value, slope in zip(parameters, values, slopes, strict=True):
         parameter.data = value.view_as(parameter)
         parameter.grad = slope.view_as(parameter)
-    return fused([together], rate)
+    return fused(_pieces(together) if together.is_cuda else [together], rate)
+
+
+def _pieces(tensor: Tensor) -> list[Tensor]:
+    """Views of a tensor, each with its part of the gradient."""
+    assert tensor.grad is not None
+    pieces = list(torch.split(tensor, PIECE))
+    for piece, slope in zip(pieces, torch.split(tensor.grad, PIECE), strict=True):
+        piece.grad = slope
+    return pieces
 
 
 def decayed_adam(
@@ -56,7 +69,19 @@ def fused(parameters: Sequence[Tensor] | Sequence[dict[str, Any]], rate: float) 
     """Make an Adam that steps all its parameters in one operation, which a GPU can replay."""
     first = parameters[0]
     tensor = first if isinstance(first, Tensor) else first["params"][0]
-    return torch.optim.Adam(parameters, lr=rate, fused=True, capturable=tensor.is_cuda)
+    if not tensor.is_cuda:
+        return torch.optim.Adam(parameters, lr=rate, fused=True)
+    set_later = torch.tensor(rate, device=tensor.device)  # `set_rate` reaches a recorded step too
+    return torch.optim.Adam(parameters, lr=set_later, fused=True, capturable=True)
+
+
+def set_rate(optimiser: torch.optim.Adam, rate: float) -> None:
+    """Set the learning rate, also of a step that was recorded."""
+    for group in optimiser.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def descend(loss: Tensor, parameters: Iterable[Tensor], optimiser: torch.optim.Adam) -> None:

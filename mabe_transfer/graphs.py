@@ -9,11 +9,14 @@ that runs without it, and takes the same numbers from the same streams.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from mabe_transfer.streams import generators
 
@@ -111,6 +114,66 @@ class Stepper:
     def _block(self) -> None:
         for _ in range(BLOCK):
             self._steps.step()
+
+
+class Repeated:
+    """Work on one tensor, time after time: replayed on a GPU where its shape is the usual one.
+
+    Args:
+        work: It; it keeps its results where it finds them.
+        device: Where.
+        record: As of `Stepper`.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Tensor], None],
+        device: torch.device,
+        record: Callable[[Callable[[], object]], Graph] | None = None,
+    ) -> None:
+        self._work = work
+        self._record = record or (on_cuda if device.type == "cuda" else None)
+        self._given: Tensor | None = None
+        self._graph: Graph | None = None
+        self._taken = 0
+
+    def __call__(self, given: Tensor) -> None:
+        """Do it with another tensor."""
+        if self._given is not None and given.shape == self._given.shape and self._graph:
+            self._given.copy_(given)
+            self._graph.replay()
+            return
+        self._work(given)
+        self._taken += 1
+        if self._record is not None and self._taken == WARM:
+            self._given = kept = given.clone()
+            self._graph = self._record(lambda: self._work(kept))
+
+
+@contextmanager
+def aside(device: torch.device) -> Iterator[None]:
+    """Do what is inside beside what follows, on a GPU, until `join`.
+
+    What is made inside must not be freed before the two are joined.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    other = _other(torch.cuda.current_device())
+    other.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(other):
+        yield
+
+
+def join(device: torch.device) -> None:
+    """Wait for what is done aside before what follows."""
+    if device.type == "cuda":
+        torch.cuda.current_stream().wait_stream(_other(torch.cuda.current_device()))
+
+
+@cache
+def _other(device: int) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def on_cuda(block: Callable[[], object]) -> Graph:

@@ -1,9 +1,9 @@
 """Stacked perceptrons with rectified hidden layers, and their gradient written out.
 
 What nearly all updates of policies and critics spend their time in, made for their shapes. Products
-with a side of few numbers, as at the last layer of a critic, run several times faster as their
-transposes, so those are computed; rectifying happens in place; no gradient is computed that nobody
-asks for, and what is asked for is written where the optimiser reads it. `plain` is the same
+with a side of few numbers, as at the last layer of a critic, run several times faster on a CPU as
+their transposes, so those are computed; rectifying happens in place; no gradient is computed that
+nobody asks for, and what is asked for is written where the optimiser reads it. `plain` is the same
 function in the ordinary way: the reference that the tests hold this to.
 
 With `halved`, what happens between the hidden layers is done in bfloat16, whose products are added
@@ -21,7 +21,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-THIN = 16  # sides up to this are multiplied by their transposes
+THIN = 16  # sides up to this are multiplied by their transposes, on a CPU
 GIVEN = 3  # what perceptrons are given before their weights
 rectify_slope = torch.ops.aten.threshold_backward.grad_input
 
@@ -168,7 +168,7 @@ def _forward(
         hidden = torch.baddbmm(bias.to(weight.dtype), inputs[-1], weight)
         inputs.append(hidden.clamp_min_(0.0).to(later.dtype))
     weight, bias = weights[-1], biases[-1]
-    if weight.shape[-1] > THIN:
+    if not _thin(weight):
         return inputs, torch.baddbmm(bias, inputs[-1], weight)
     return inputs, torch.baddbmm(bias.mT, weight.mT, inputs[-1].mT).mT
 
@@ -182,12 +182,17 @@ def _through(slope: Tensor, weight: Tensor, activation: Tensor) -> Tensor:
 
 def _product(left: Tensor, right: Tensor) -> Tensor:
     """Give left @ right, where the result may have few columns."""
-    return torch.bmm(left, right) if right.shape[-1] > THIN else torch.bmm(right.mT, left.mT).mT
+    return torch.bmm(right.mT, left.mT).mT if _thin(right) else torch.bmm(left, right)
 
 
 def _multiply(left: Tensor, right: Tensor, out: Tensor) -> None:
     """Write left @ right into `out`, where it may have few columns."""
-    if right.shape[-1] > THIN and right.dtype == out.dtype:
-        torch.bmm(left, right, out=out)
-    else:
+    if _thin(right) or right.dtype != out.dtype:
         out.copy_(_product(left, right))
+    else:
+        torch.bmm(left, right, out=out)
+
+
+def _thin(right: Tensor) -> bool:
+    """Whether a product with this on its right is computed as its transpose."""
+    return right.shape[-1] <= THIN and not right.is_cuda

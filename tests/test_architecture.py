@@ -50,6 +50,7 @@ ORDER = (
     "streams",
     "networks",
     "graphs",
+    "stopping",
     "actors",
     "batches",
     "means",

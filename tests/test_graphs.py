@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from mabe_transfer.algorithms import ROWS
-from mabe_transfer.graphs import BLOCK, FOREVER, KEPT, NEVER, WARM, Stepper, Stretch
+from mabe_transfer.graphs import BLOCK, FOREVER, KEPT, NEVER, WARM, Repeated, Stepper, Stretch
 from mabe_transfer.learner import Learner, Parts
 from mabe_transfer.means import Means
+from mabe_transfer.parts.dynamics import Ensemble
 from mabe_transfer.parts.prior import Fit, PriorFit, Unweighted
 from mabe_transfer.parts.rollouts import Rollouts
 from mabe_transfer.parts.trajectories import WholeRollouts
@@ -110,6 +111,24 @@ def test_other_operations_are_another_graph_and_the_oldest_is_dropped() -> None:
     assert tape.recorded == KEPT + 2
 
 
+def test_repeated_work_is_recorded_after_a_few_times_and_only_in_its_shape() -> None:
+    done, tape = list[list[float]](), Tape()
+    work = Repeated(lambda given: done.append(given.tolist()), CPU, tape.record)
+    for value in range(WARM):
+        work(torch.full((2,), float(value)))
+    assert len(done) == WARM + 1  # the recording asks for it once more, and it is not done then
+    assert (tape.recorded, tape.played) == (1, 0)
+    work(torch.full((2,), 9.0))
+    work(torch.full((3,), 7.0))
+    work(torch.full((2,), 8.0))
+    assert done[WARM + 1 :] == [[7.0] * 3]
+    assert tape.played == 2
+    alone = Repeated(lambda given: done.append(given.tolist()), CPU)
+    for _ in range(WARM + 2):
+        alone(torch.zeros(1))
+    assert done[-WARM - 2 :] == [[0.0]] * (WARM + 2)
+
+
 def test_a_stretch_lies_within_another() -> None:
     assert Stretch(7, "a").within(5, "b") == Stretch(5, ("a", "b"))
     assert Stretch(3, "a").within(5, "b").length == 3
@@ -199,6 +218,23 @@ def test_a_replayed_fit_of_a_prior_is_the_fit() -> None:
                 fit.advance(1_000)
             else:
                 fit.step()
+        found.append(fit.state())
+    first, second = found
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+@pytest.mark.gpu
+def test_a_replayed_fit_of_the_dynamics_is_the_fit() -> None:
+    device = torch.device("cuda")
+    made = learner(next(row for row in ROWS if row.name == "mopo"), device)
+    config = Ensemble(members=3, elites=2, hidden=(32, 32), batch=50, max_epochs=3, cooldown=0.5)
+    found = []
+    for replays in (False, True):
+        fit = config.build(made.parts.sizes).fitting(made.parts.real)
+        if not replays:
+            fit.batch = Repeated(fit._descend, CPU)
+        while not fit.finished:
+            fit.advance()
         found.append(fit.state())
     first, second = found
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())

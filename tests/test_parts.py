@@ -14,7 +14,7 @@ from mabe_transfer.batches import bootstraps
 from mabe_transfer.dual import DualWeight
 from mabe_transfer.errors import UserError
 from mabe_transfer.parts import Batch, Data, unpack
-from mabe_transfer.parts.dynamics import Ensemble, EnsembleModel
+from mabe_transfer.parts.dynamics import Ensemble, EnsembleFit, EnsembleModel
 from mabe_transfer.parts.prior import Adaptive, BehaviourPrior, Fit, Network, Unweighted
 from mabe_transfer.parts.regulariser import Entropy, ExplicitKl, ScaledKl
 from mabe_transfer.parts.rollouts import RolloutPool, Rollouts
@@ -92,7 +92,7 @@ def test_critic_step_moves_values_towards_their_target() -> None:
         return (values - data.reward[:, None]).square().mean(-1)
 
     before = error()
-    learner._update_critics(data)
+    learner._update_critics(data, learner._target(data))
     assert bool((error() < before).all())
 
 
@@ -109,7 +109,7 @@ def test_policy_step_raises_value_less_penalty() -> None:
 
     before = objective()
     for _ in range(5):
-        learner._update_policy(data)
+        learner._update_policy(data, learner._propose(data))
     assert bool((objective() > before).all())
 
 
@@ -119,7 +119,7 @@ def test_policy_step_leaves_critics_targets_and_prior_alone() -> None:
     learner = Sac(hidden=(8,)).build(size, ExplicitKl(target=1.0).build(size, prior))
     kept = {m: tensors(m) for m in (learner.critics, learner.targets, prior.actor)}
     policy = tensors(learner.actor)
-    learner._update_policy(batch(size))
+    learner._update_policy(batch(size), learner._propose(batch(size)))
     assert all(same(before, module) for module, before in kept.items())
     assert not same(policy, learner.actor)
 
@@ -149,7 +149,7 @@ def test_critic_step_leaves_policy_targets_and_prior_alone() -> None:
     learner = Sac(hidden=(8,)).build(size, ExplicitKl(target=1.0).build(size, prior))
     kept = {m: tensors(m) for m in (learner.actor, learner.targets, prior.actor)}
     critics = tensors(learner.critics)
-    learner._update_critics(batch(size))
+    learner._update_critics(batch(size), learner._target(batch(size)))
     assert all(same(before, module) for module, before in kept.items())
     assert not same(critics, learner.critics)
 
@@ -681,19 +681,28 @@ def test_model_goes_through_its_state(fitted: EnsembleModel) -> None:
     assert torch.equal(fitted.elites, other.elites)
 
 
+class ScriptedFit(EnsembleFit):
+    """A fit whose epochs write their number down."""
+
+    model: Scripted
+
+    def epoch(self) -> None:
+        self.model.epochs += 1
+        with torch.no_grad():
+            self.model.body.biases[-1].fill_(float(self.model.epochs))
+
+
 class Scripted(EnsembleModel):
-    """An ensemble whose held-out errors are known and whose epochs write their number down."""
+    """An ensemble whose held-out errors are known."""
 
     script: list[list[list[float]]]
-    epoch = 0
+    epochs = 0
 
-    def _epoch(self, *_: object) -> None:
-        self.epoch += 1
-        with torch.no_grad():
-            self.body.biases[-1].fill_(float(self.epoch))
+    def fitting(self, rows: Tensor) -> EnsembleFit:
+        return ScriptedFit(self, rows)
 
     def _held_out(self, *_: object) -> Tensor:
-        return torch.tensor(self.script[min(self.epoch, len(self.script)) - 1])
+        return torch.tensor(self.script[min(self.epochs, len(self.script)) - 1])
 
 
 def scripted(script: list[list[list[float]]], patience: int = 2) -> tuple[Scripted, int]:

@@ -6,7 +6,6 @@ rollouts sample from the elites, the best on held-out transitions. Every seed ha
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +13,11 @@ from torch import Tensor, nn
 
 from mabe_transfer import losses, weights
 from mabe_transfer.batches import bootstraps
-from mabe_transfer.descent import decayed_adam, descend
+from mabe_transfer.descent import decayed_adam, descend, set_rate
 from mabe_transfer.errors import UserError
+from mabe_transfer.graphs import Repeated
 from mabe_transfer.networks import StackedMlp
+from mabe_transfer.stopping import Best
 from mabe_transfer.streams import Sizes, Streams, generator
 
 
@@ -129,15 +130,6 @@ class EnsembleModel(nn.Module):
         inputs = (inputs - self.input_mean) / self.input_std
         return inputs, (targets - self.target_mean) / self.target_std
 
-    def _epoch(self, fit: EnsembleFit) -> None:
-        order = fit.streams.permutation(fit.train.shape[1])[:, : self.config.epoch_rows or None]
-        order = order.repeat_interleave(self.config.members, 0)
-        for start in range(0, order.shape[1], self.config.batch):
-            fit.cool(start / order.shape[1])
-            picked = torch.gather(fit.train, 1, order[:, start : start + self.config.batch])
-            loss = self._loss(fit.inputs[picked], fit.targets[picked])
-            descend(loss, self.parameters(), fit.adam)
-
     def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         mean, log_variance = self._evaluate(inputs)
         likelihood = losses.gaussian_nll(mean, log_variance, targets).sum()
@@ -228,65 +220,69 @@ class EnsembleFit:
         # MOPO's likelihood is not halved, as this one is.
         decays = [factor / 2.0 for factor in config.weight_decay]
         self.adam = decayed_adam(model, list(model.body.weights), decays, config.rate)
-        self.best = torch.full((sizes.stack, config.members), math.inf, device=rows.device)
-        self.waited = torch.zeros(sizes.stack, dtype=torch.int64, device=rows.device)
-        self.kept = [p.detach().clone() for p in model.parameters()]
+        self.best = Best(
+            list(model.parameters()),
+            sizes.stack,
+            config.members,
+            patience=config.patience,
+            improvement=config.improvement,
+        )
+        self.batch = Repeated(self._descend, rows.device)
         self.done = 0
 
     @property
     def finished(self) -> bool:
         """Whether no seed's held-out error falls any more, or all epochs were made."""
-        waits = bool((self.waited >= self.config.patience).all())
-        return waits or self.done >= self.config.max_epochs
+        return self.done >= self.config.max_epochs or self.best.over
 
     def advance(self, most: int = 1) -> int:
         """Train one epoch; after the last one the model takes its best weights and its elites."""
         del most  # epochs are long
-        model = self.model
-        model._epoch(self)
+        self.epoch()
         self.done += 1
-        error = model._held_out(self.inputs, self.targets, self.held)
-        gain = (self.best - error) / self.best.clamp_max(1e30)
-        open_ = self.waited < self.config.patience
-        first = self.best.isinf() & error.isfinite()
-        better = (first | (gain > self.config.improvement)) & open_[:, None]
-        self.best = torch.where(better, error, self.best)
-        for saved, parameter in zip(self.kept, model.parameters(), strict=True):
-            saved[better.reshape(-1)] = parameter.detach()[better.reshape(-1)]
-        self.waited = torch.where(better.any(1), 0, self.waited + 1)
+        self.best.offer(self.model._held_out(self.inputs, self.targets, self.held))
         if self.finished:
-            with torch.no_grad():
-                for parameter, saved in zip(model.parameters(), self.kept, strict=True):
-                    parameter.copy_(saved)
-            model.elites = self.best.argsort(dim=1)[:, : self.config.elites].contiguous()
+            self.best.restore()
+            elites = self.best.error.argsort(dim=1)[:, : self.config.elites]
+            self.model.elites = elites.contiguous()
         return 1
 
-    def cool(self, part: float) -> None:
+    def epoch(self) -> None:
+        """Pass once over the rows, in a new order."""
+        config, count = self.config, self.train.shape[1]
+        order = self.streams.permutation(count)[:, : config.epoch_rows or None]
+        order = order.repeat_interleave(config.members, 0)
+        for start in range(0, order.shape[1], config.batch):
+            self._cool(start / order.shape[1])
+            self.batch(torch.gather(self.train, 1, order[:, start : start + config.batch]))
+
+    def _descend(self, picked: Tensor) -> None:
+        """Take one step on rows [S M, B]."""
+        loss = self.model._loss(self.inputs[picked], self.targets[picked])
+        descend(loss, self.model.parameters(), self.adam)
+
+    def _cool(self, part: float) -> None:
         """Set the learning rate as it is after `part` of the epoch at hand."""
         left = 1.0 - (self.done + part) / self.config.max_epochs
         factor = min(1.0, left / self.config.cooldown) if self.config.cooldown else 1.0
-        for group in self.adam.param_groups:
-            group["lr"] = self.config.rate * factor
+        set_rate(self.adam, self.config.rate * factor)
 
     def note(self) -> str:
         """How well the members predict by now."""
-        return f"held-out error {float(self.best.mean()):.4f}"
+        return f"held-out error {float(self.best.error.mean()):.4f}"
 
     def facts(self) -> dict[str, float]:
         """Give `epochs`, and `holdout`: the elites' mean held-out squared error, standardised."""
-        elite = torch.gather(self.best, 1, self.model.elites).mean()
+        elite = torch.gather(self.best.error, 1, self.model.elites).mean()
         return {"epochs": float(self.done), "holdout": float(elite)}
 
     def state(self) -> weights.Tensors:
         """Everything needed to go on exactly."""
-        kept = {str(index): tensor for index, tensor in enumerate(self.kept)}
         return {
             **weights.nested("model", self.model.state()),
             **weights.nested("adam", weights.optimiser_state(self.adam)),
             **weights.nested("streams", self.streams.state()),
-            **weights.nested("kept", kept),
-            "best": self.best,
-            "waited": self.waited,
+            **self.best.state(),
             "done": torch.tensor(self.done),
         }
 
@@ -295,7 +291,5 @@ class EnsembleFit:
         self.model.load_state(weights.under("model", state))
         weights.load_optimiser(self.adam, weights.under("adam", state))
         self.streams.load_state(weights.under("streams", state))
-        device, kept = self.best.device, weights.under("kept", state)
-        self.kept = [kept[str(index)].to(device) for index in range(len(kept))]
-        self.best, self.waited = state["best"].to(device), state["waited"].to(device)
+        self.best.load_state(state)
         self.done = int(state["done"])

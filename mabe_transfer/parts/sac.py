@@ -16,8 +16,9 @@ from torch import Tensor
 
 from mabe_transfer import losses, weights
 from mabe_transfer.descent import adam, descend_run
-from mabe_transfer.graphs import FOREVER, Stretch
+from mabe_transfer.graphs import FOREVER, Stretch, aside, join
 from mabe_transfer.networks import Actor, Critics, track
+from mabe_transfer.rectified import Pass
 from mabe_transfer.streams import Sizes, Streams
 
 if TYPE_CHECKING:
@@ -63,6 +64,15 @@ class Sac:
     ) -> SacLearner:
         """Make the learner around a built regulariser and, where the row has one, critic part."""
         return SacLearner(self, sizes, regulariser, critic)
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What the policy would do in a batch, before its critics are asked."""
+
+    run: Pass  # of the policy's perceptron
+    action: Tensor  # [S, B, A], sampled
+    divergence: Tensor  # [S, B]
 
 
 class SacLearner:
@@ -120,17 +130,21 @@ class SacLearner:
 
     def update(self, batch: Batch) -> Metrics:
         """Take one gradient step of critics, policy and regulariser (MABE Alg. 1 l. 9-13)."""
-        metrics = self._update_critics(batch)
-        if self.updates >= self.config.critics_first:
-            metrics |= self._update_policy(batch)
+        with aside(batch.reward.device):
+            target = self._target(batch)
+        moves = self.updates >= self.config.critics_first
+        proposal = self._propose(batch) if moves else None
+        metrics = self._update_critics(batch, target)
+        if proposal is not None:
+            metrics |= self._update_policy(batch, proposal)
         self.updates += 1
         track(self.targets, self.critics, self.config.polyak)
         return metrics
 
-    def _update_critics(self, batch: Batch) -> Metrics:
-        target = self._target(batch)
+    def _update_critics(self, batch: Batch, target: Tensor) -> Metrics:
         run = self.critics.run(batch.observation, batch.action)
         value = self.critics.reading(run.output)
+        join(target.device)
         metrics: Metrics = {}
         if self.critic is None:
             loss = losses.td_loss(value, target).sum(-1)
@@ -151,13 +165,17 @@ class SacLearner:
         discount = self.config.discount * (1.0 - batch.terminal)
         return losses.soft_target(batch.reward, discount, value, penalty)
 
-    def _update_policy(self, batch: Batch) -> Metrics:
+    def _propose(self, batch: Batch) -> Proposal:
         run = self.actor.body.run(batch.observation)
         policy = self.actor.reading(run.output)
         action, log_prob = policy.sample(self.noise.normal(*batch.action.shape[1:]))
+        divergence = self.regulariser.divergence(policy, log_prob, batch.observation)
+        return Proposal(run, action, divergence)
+
+    def _update_policy(self, batch: Batch, proposal: Proposal) -> Metrics:
+        run, action, divergence = proposal.run, proposal.action, proposal.divergence
         look = self.critics.run(batch.observation, action)
         value = self.critics.reading(look.output).amin(1)
-        divergence = self.regulariser.divergence(policy, log_prob, batch.observation)
         penalty = self.regulariser.weight()[:, None] * divergence
         loss = losses.actor_loss(value, penalty)
         # The chain rule by hand: what the loss gains by the action, it gains through the critics.
