@@ -60,6 +60,19 @@ def together(processes: list[Peer], count: int) -> rounds.Play:
     return play
 
 
+def multiplying(play: rounds.Play, *, tf32: bool) -> rounds.Play:
+    """Play with float32 products on a GPU in TF32 or not."""
+
+    def inside() -> float:
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        try:
+            return play()
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = False
+
+    return inside
+
+
 def single(given: argparse.Namespace, work: Work) -> list[Comparison]:
     """`mopo` of one seed against both peers, and `mabe` against `mopo`."""
     rows = {"update": MOPO, "update-half": HALF, "mabe-update": MABE}
@@ -142,9 +155,17 @@ def several(given: argparse.Namespace, work: Work) -> list[Comparison]:
 
 
 def on_device(given: argparse.Namespace, work: Work) -> list[Comparison]:
-    """Five seeds of `mabe` on a GPU against one of OfflineRL-Kit and five of unifloral."""
-    ours = trials.updating(MABE, work.trial, seeds=SEEDS, starts=work.starts, device=given.device)
-    players = {"ours": rate(ours, work.count, SEEDS)}
+    """Five seeds of `mabe` on a GPU against one of OfflineRL-Kit and five of unifloral.
+
+    In float32, as torch multiplies by default and OfflineRL-Kit does here, and in TF32, which is
+    jax's default.
+    """
+    players = {}
+    for key, tf32 in (("gpu-updates", False), ("gpu-updates-tf32", True)):
+        ours = trials.updating(
+            MABE, work.trial, seeds=SEEDS, starts=work.starts, device=given.device
+        )
+        players[key] = multiplying(rate(ours, work.count, SEEDS), tf32=tf32)
     names = (f"{ORK}, one seed", f"{UNIFLORAL}, five vmapped")
     starts = (peers.offlinerlkit, peers.unifloral)
     absent, running = {}, list[Peer]()
@@ -160,13 +181,14 @@ def on_device(given: argparse.Namespace, work: Work) -> list[Comparison]:
         process.close()
     return [
         Comparison(
-            key="gpu-updates",
+            key=key,
             against=name,
             unit="seed-updates/s",
-            ours=found["ours"],
+            ours=found[key],
             theirs=found.get(name, ()),
             skipped=absent.get(name, ""),
         )
+        for key in ("gpu-updates", "gpu-updates-tf32")
         for name in names
     ]
 
