@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mabe_transfer.streams import generators
 
-BLOCK = 50  # updates of a graph: a divisor of the usual distances between looks and rollouts
+BLOCK = 10  # updates of a graph: a divisor of the usual distances between looks and rollouts
 WARM = 3  # updates of a kind taken singly before its recording, so that optimisers have begun
 KEPT = 4  # graphs kept, the newest ones; each holds on to the memory that its updates work in
 FOREVER = 10**9
