@@ -8,7 +8,7 @@ every thousand updates (ten episodes a seed). Model, horizon and penalty have th
 `--set` changes ours. `first there` is when OfflineRL-Kit itself was at its mark for the first time.
 
     python benchmarks/to_score.py --data hopper-medium --data halfcheetah-medium [--row mopo]
-        [--seeds 3] [--steps 100000] [--set dynamics.rate=3e-3] [--json FILE]
+        [--seeds 3] [--steps 100000] [--fit-epochs N] [--set dynamics.rate=3e-3] [--json FILE]
         --peer-offlinerlkit FOLDER
 """
 
@@ -111,7 +111,12 @@ def theirs(
         for peer in running:
             peer.receive()
         for peer in running:
-            peer.send("train", domain=trial.target.name, epochs=max(1, given.steps // 1000))
+            peer.send(
+                "train",
+                domain=trial.target.name,
+                epochs=max(1, given.steps // 1000),
+                fit_epochs=given.fit_epochs,
+            )
         runs = [peer.receive()["points"] for peer in running]
         seconds = time.perf_counter() - start
     except PeerError as error:
@@ -211,12 +216,13 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="<part>.<field>=<value> of ours")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=100_000, help="updates of each side, at most")
+    parser.add_argument("--fit-epochs", type=int, help="of the peer's model; its own rule if none")
     given = rounds.parse(parser)
     torch.set_num_threads(given.threads)
     given.episodes = 10
     changes = dict(one.split("=", 1) for one in given.set)
     if given.smoke:
-        given.steps, given.seeds, given.episodes = 4, 1, 1
+        given.steps, given.seeds, given.episodes, given.fit_epochs = 4, 1, 1, 1
         changes |= {"dynamics.max_epochs": "1", "rollouts.starts": "50"}
     row = with_overrides(algorithm(given.row), changes)
     rows: list[Comparison] = []
@@ -233,6 +239,7 @@ def main() -> None:
             rows += found
             curves[name] = curve
     settings = {"row": given.row, "set": changes, "steps": given.steps, "seeds": given.seeds}
+    settings["fit_epochs"] = given.fit_epochs
     rounds.finish("to_score", given, rows, settings, curves=curves)
 
 

@@ -163,7 +163,7 @@ class Side:
         elites = self.dynamics.model.elites.data.cpu().numpy()
         return {"points": points, "stop": stop, "final": error(elites)}
 
-    def train(self, domain: str, epochs: int, fit_epochs: int) -> dict[str, Any]:
+    def train(self, domain: str, epochs: int, fit_epochs: int | None) -> dict[str, Any]:
         """Its whole run, from the model's fit to the last evaluation, by its own trainer."""
         played = Played(domain)
         started = time.perf_counter()
