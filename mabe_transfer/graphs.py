@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Protocol
 
 import torch
@@ -70,23 +70,22 @@ class Graph(Protocol):
         """Do it again."""
 
 
+Record = Callable[[Callable[[], object]], Graph]
+"""What turns work into a graph without doing it."""
+
+
 class Stepper:
     """Takes updates, by replays where a GPU can and one by one elsewhere.
 
     Args:
         steps: Whose updates.
         device: Where they are taken.
-        record: What turns a block of updates into a graph without taking it; none never does.
+        record: What records a block of updates; the device's own if none.
     """
 
-    def __init__(
-        self,
-        steps: Steps,
-        device: torch.device,
-        record: Callable[[Callable[[], object]], Graph] | None = None,
-    ) -> None:
+    def __init__(self, steps: Steps, device: torch.device, record: Record | None = None) -> None:
         self._steps = steps
-        self._record = record or (on_cuda if device.type == "cuda" else None)
+        self._record = record or _recorder(device)
         self._graphs: dict[Hashable, Graph] = {}
         self._taken: Counter[Hashable] = Counter()
 
@@ -122,17 +121,14 @@ class Repeated:
     Args:
         work: It; it keeps its results where it finds them.
         device: Where.
-        record: As of `Stepper`.
+        record: What records it; the device's own if none.
     """
 
     def __init__(
-        self,
-        work: Callable[[Tensor], None],
-        device: torch.device,
-        record: Callable[[Callable[[], object]], Graph] | None = None,
+        self, work: Callable[[Tensor], None], device: torch.device, record: Record | None = None
     ) -> None:
         self._work = work
-        self._record = record or (on_cuda if device.type == "cuda" else None)
+        self._record = record or _recorder(device)
         self._given: Tensor | None = None
         self._graph: Graph | None = None
         self._taken = 0
@@ -159,8 +155,8 @@ def aside(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    other = _other(torch.cuda.current_device())
-    other.wait_stream(torch.cuda.current_stream())
+    other = _other(device)
+    other.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(other):
         yield
 
@@ -168,19 +164,30 @@ def aside(device: torch.device) -> Iterator[None]:
 def join(device: torch.device) -> None:
     """Wait for what is done aside before what follows."""
     if device.type == "cuda":
-        torch.cuda.current_stream().wait_stream(_other(torch.cuda.current_device()))
+        torch.cuda.current_stream(device).wait_stream(_other(device))
 
 
 @cache
-def _other(device: int) -> torch.cuda.Stream:
+def _other(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
-def on_cuda(block: Callable[[], object]) -> Graph:
+def _recorder(device: torch.device) -> Record | None:
+    """What records on a device, if anything does."""
+    return partial(on_cuda, device) if device.type == "cuda" else None
+
+
+def on_cuda(device: torch.device, block: Callable[[], object]) -> Graph:
     """Record a block of updates, with every stream of random numbers that it may draw from."""
-    graph = torch.cuda.CUDAGraph()
-    for generator in generators("cuda"):
-        graph.register_generator_state(generator)
-    with torch.cuda.graph(graph):
-        block()
+    with torch.cuda.device(device):
+        graph = torch.cuda.CUDAGraph()
+        for generator in generators(device):
+            graph.register_generator_state(generator)
+        with torch.cuda.graph(graph, stream=_recording(device)):
+            block()
     return graph
+
+
+@cache
+def _recording(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -192,6 +192,7 @@ def provenance() -> Json:
         "machine": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "tf32": torch.cuda.is_available() and torch.backends.cuda.matmul.allow_tf32,
     }
 
 

@@ -114,10 +114,14 @@ class Streams:
         return torch.stack([g.get_state() for g in self.generators])
 
 
-def generators(kind: str) -> list[torch.Generator]:
-    """The generators of all streams on a kind of device, as `torch.device.type` names it."""
-    alive = [streams for streams in _living if streams.device.type == kind]
-    return [generator for streams in alive for generator in streams.generators]
+def generators(device: torch.device) -> list[torch.Generator]:
+    """The generators of all streams that live on a device; of its kind where it has no number."""
+    alive = [one for streams in _living for one in streams.generators]
+    return [
+        one
+        for one in alive
+        if one.device.type == device.type and device.index in (None, one.device.index)
+    ]
 
 
 def generator(seed: int, component: str, device: torch.device) -> torch.Generator:

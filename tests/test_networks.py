@@ -20,7 +20,7 @@ from mabe_transfer.parts import Batch
 from mabe_transfer.parts.regulariser import Entropy
 from mabe_transfer.parts.sac import Sac, SacLearner
 from mabe_transfer.squashed import LOG_STD_BOUNDS, SquashedNormal
-from mabe_transfer.streams import Sizes, Streams, generator
+from mabe_transfer.streams import Sizes, Streams, generator, generators
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -265,3 +265,13 @@ def test_rows_in_blocks_are_those_of_the_whole(
     for place, slot in enumerate(range(3) if picked is None else picked):
         alone = net.evaluate(x[place, None], torch.tensor([slot]))
         assert torch.allclose(alone[0], whole[place], atol=1e-6)
+
+
+def test_living_streams_of_a_device_are_known() -> None:
+    streams = Streams(Sizes(seeds=(3, 4), observation=1, action=1), "known")
+    alive = generators(torch.device("cpu"))
+    assert all(any(one is found for found in alive) for one in streams.generators)
+    assert generators(torch.device("cuda")) == []
+    before, gone = len(alive), len(streams.generators)
+    del streams, alive
+    assert len(generators(torch.device("cpu"))) == before - gone
