@@ -30,6 +30,7 @@ OWN = {"environments": ["--quick"], "data_loading": []}  # and what makes the ot
 UNMEASURED = {
     "score": "takes hours: to_score.py --data ... --json results/bench/to_score.json",
     "gpu-updates": "updates.py --device cuda --json results/bench/gpu.json, where there is a GPU",
+    "gpu-updates-tf32": "as the row above",
     "gpu-hour": "whole_run.py --data ... --json results/bench/whole_run.json, where there is a GPU",
 }
 
@@ -101,6 +102,7 @@ def circumstances(results: list[Json]) -> list[str]:
         versions = facts["versions"]
         lines.append(
             f"{result['script']}: {facts['cpu']}, {facts['cores']} cores, "
+            f"{facts['gpu'] or 'no GPU'}, "
             f"{result.get('threads', '?')} threads, load {result['load'][0]:.1f}, "
             f"{result['rounds']} rounds, torch {versions.get('torch', '?')}, "
             f"{result.get('size', 'full')} size, commit {facts['commit']}"

@@ -227,20 +227,22 @@ def main() -> None:
     row = with_overrides(algorithm(given.row), changes)
     rows: list[Comparison] = []
     curves: dict[str, Any] = {}
+    settings = {"row": given.row, "set": changes, "steps": given.steps, "seeds": given.seeds}
+    settings["fit_epochs"] = given.fit_epochs
     with tempfile.TemporaryDirectory() as folder:
         names = given.data or ([tiny(Path(folder))] if given.smoke else [])
         if not names:
             why = "no --data, and it takes hours"
-            rows.append(Comparison(key="score", against=ORK, skipped=why))
+            rounds.finish(
+                "to_score", given, [Comparison(key="score", against=ORK, skipped=why)], {}
+            )
         for index, name in enumerate(names):
             place = Path(folder) / str(index)
             place.mkdir()
             found, curve = measured(given, name, row, place)
             rows += found
-            curves[name] = curve
-    settings = {"row": given.row, "set": changes, "steps": given.steps, "seeds": given.seeds}
-    settings["fit_epochs"] = given.fit_epochs
-    rounds.finish("to_score", given, rows, settings, curves=curves)
+            curves[name] = curve  # written now: the next data set takes as long again
+            rounds.finish("to_score", given, rows, settings, curves=curves)
 
 
 if __name__ == "__main__":
