@@ -102,7 +102,7 @@ def circumstances(results: list[Json]) -> list[str]:
         versions = facts["versions"]
         lines.append(
             f"{result['script']}: {facts['cpu']}, {facts['cores']} cores, "
-            f"{facts['gpu'] or 'no GPU'}, "
+            f"{facts.get('gpu') or 'no GPU'}, "
             f"{result.get('threads', '?')} threads, load {result['load'][0]:.1f}, "
             f"{result['rounds']} rounds, torch {versions.get('torch', '?')}, "
             f"{result.get('size', 'full')} size, commit {facts['commit']}"

@@ -1,5 +1,6 @@
 """The speed scripts: each runs at its smallest, and the one table says what the numbers say."""
 
+import ast
 import contextlib
 import importlib.util
 import json
@@ -112,7 +113,7 @@ def test_table_has_every_goal_with_its_ratio_verdict_or_reason(script: Any, tmp_
     )
     results = report.collect(tmp_path)
     table = {(line[0].partition(" (")[0], line[1]): line[2:] for line in report.table(results)}
-    assert len(report.table(results)) == 23
+    assert len(report.table(results)) == len(script("rounds").GOALS)
     update = "one policy update of `mopo`, 1 seed"
     assert table[update, kit] == ("12 : 4 updates/s", "3.00x", "2x", "met")
     assert table[update, "unifloral"] == ("12 : 24 updates/s", "0.50x", "1x", "missed")
@@ -228,3 +229,37 @@ def test_newer_folder_counts_where_two_hold_a_result_of_one_name(
     written(tmp_path / "kept", "to_score", [row("score", "OfflineRL-Kit", 6.0)])
     found = report.table(report.collect(tmp_path / "kept", tmp_path / "new"))
     assert [line[3] for line in found if line[3]] == ["4.00x", "6.00x"]
+
+
+def calls_of(tree: ast.AST) -> Iterator[tuple[str, set[str], bool]]:
+    """What workers are asked for: call, keywords, and whether there may be more of them."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        named = node.args and isinstance(node.args[0], ast.Constant)
+        if node.func.attr in ("ask", "send") and named:
+            words = {word.arg for word in node.keywords if word.arg is not None}
+            first = node.args[0]
+            assert isinstance(first, ast.Constant)
+            yield str(first.value), words, any(word.arg is None for word in node.keywords)
+
+
+def test_workers_are_asked_for_what_they_have() -> None:
+    known: dict[str, list[tuple[set[str], set[str], bool]]] = {}
+    for worker in SCRIPTS.glob("peers/run_*.py"):
+        for node in ast.walk(ast.parse(worker.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                given = node.args
+                positional = [arg.arg for arg in given.args if arg.arg != "self"]
+                needed = set(positional[: len(positional) - len(given.defaults)])
+                more = {arg.arg for arg in given.kwonlyargs}
+                form = (needed, {*positional, *more}, given.kwarg is not None)
+                known.setdefault(node.name, []).append(form)
+    asked = 0
+    for script in (*SCRIPTS.glob("*.py"), SCRIPTS / "peers" / "__init__.py"):
+        for call, words, others in calls_of(ast.parse(script.read_text("utf-8"))):
+            forms = known[call]
+            assert any(words <= names or more for _, names, more in forms), (script.name, call)
+            assert others or any(needed <= words for needed, *_ in forms), (script.name, call)
+            asked += 1
+    assert asked > 8
