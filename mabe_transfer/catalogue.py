@@ -103,6 +103,9 @@ def _recipes(path: Path) -> list[Recipe]:
     tables = read_toml(path).get("recipes", {})
     if not isinstance(tables, dict) or not all(isinstance(t, dict) for t in tables.values()):
         raise UserError(f"{path}: a recipe is a table of its own, [recipes.<name>].")
+    for name, table in tables.items():
+        if "name" in table:
+            raise UserError(f"{path} [recipes.{name}]: a recipe has its table's name; drop `name`.")
     return [
         from_mapping(Recipe, {**table, "name": name}, f"{path} [recipes.{name}]")
         for name, table in tables.items()

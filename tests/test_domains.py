@@ -260,6 +260,7 @@ SHIFT = 'summary = ""\nvalue = "none"\n'
          "frame_skip = 1\nmax_episode_steps = 0", "max_episode_steps must be above 0, not 0"),
         ("recipe", "recipes = 3", "a recipe is a table of its own"),
         ("recipe", '[recipes]\nenv = "hopper"', "a recipe is a table of its own"),
+        ("recipe", '[recipes.mine]\nname = "other"\nenv = "hopper"', "drop `name`"),
         ("recipe", '[recipes.a]\nsummary = ""\nenv = "hopper"\nquality = "random"\nseed = -1',
          "seed must be at least 0, not -1"),
         ("recipe", '[recipes.a]\nsummary = ""\nenv = "hopper"\nquality = "random"\n'
