@@ -233,9 +233,8 @@ def main() -> None:
         names = given.data or ([tiny(Path(folder))] if given.smoke else [])
         if not names:
             why = "no --data, and it takes hours"
-            rounds.finish(
-                "to_score", given, [Comparison(key="score", against=ORK, skipped=why)], {}
-            )
+            rows.append(Comparison(key="score", against=ORK, skipped=why))
+            rounds.finish("to_score", given, rows, settings)
         for index, name in enumerate(names):
             place = Path(folder) / str(index)
             place.mkdir()

@@ -15,6 +15,7 @@ from mabe_transfer import runs, weights
 from mabe_transfer.composition import Imitation
 from mabe_transfer.config import fingerprint, to_json
 from mabe_transfer.errors import Interrupted
+from mabe_transfer.graphs import BLOCK
 from mabe_transfer.learner import Parts
 from mabe_transfer.library import data_root
 from mabe_transfer.parts.prior import Fit
@@ -141,7 +142,7 @@ class _Fit:
             tensors, facts = weights.load(self._unfinished)
             if facts["key"] == key:  # else it is of other libraries or an older fit
                 fitting.load_state(tensors)
-        every, shown = max(1, self.total // CHECKPOINTS), max(1, self.total // 500)
+        every, shown = max(1, self.total // CHECKPOINTS), spacing(self.total)
         with (
             runs.interruptible() as stop,
             Work(f"Fitting the {self.name}", self.total, self.unit, done=fitting.done) as work,
@@ -161,6 +162,11 @@ class _Fit:
         return fitting.facts()
 
 
+def spacing(total: int) -> int:
+    """Steps between two notes on a fit: some 500 notes, as far apart as blocks of replays."""
+    return 1 if total < 500 else -(-total // (500 * BLOCK)) * BLOCK
+
+
 def _kept(name: str, key: str) -> Path:
     return data_root() / "fitted" / f"{name}-{key}.safetensors"
 
@@ -176,5 +182,6 @@ def _key(config: Any, content: str, sources: Sources, sizes: Sizes) -> str:
             "torch": torch.__version__,
             "device": sizes.device.type,
             "fits": FITS,
+            **({"tf32": True} if runs.tf32() else {}),
         }
     )

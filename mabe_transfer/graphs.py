@@ -9,15 +9,15 @@ that runs without it, and takes the same numbers from the same streams.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from mabe_transfer import beside
 from mabe_transfer.streams import generators
 
 BLOCK = 10  # updates of a graph: a divisor of the usual distances between looks and rollouts
@@ -47,6 +47,11 @@ NEVER = Stretch(0)
 """Of updates that ask the device for something on their way."""
 
 
+def turning(updates: int, every: int) -> Stretch:
+    """The stretch of updates of which every so many-th does more; `updates` were taken."""
+    return Stretch(FOREVER, min(every - updates % every, BLOCK + 1))
+
+
 class Steps(Protocol):
     """What takes update after update."""
 
@@ -54,7 +59,7 @@ class Steps(Protocol):
         """Do what is due before the next update and is not part of it; once for each."""
 
     def step(self) -> object:
-        """Take one update, prepared for."""
+        """Take one update, and prepare for it where that was not done."""
 
     def stretch(self) -> Stretch:
         """How far the updates ahead are the same."""
@@ -92,10 +97,12 @@ class Stepper:
     def advance(self, most: int) -> int:
         """Take at least one update and at the most so many; gives how many."""
         steps = self._steps
+        if self._record is None:
+            steps.step()
+            return 1
         steps.prepare()
         stretch = steps.stretch()
-        room = min(most, stretch.length)
-        if self._record is None or room < BLOCK or self._taken[stretch.key] < WARM:
+        if min(most, stretch.length) < BLOCK or self._taken[stretch.key] < WARM:
             steps.step()
             self._taken[stretch.key] += 1
             return 1
@@ -116,7 +123,7 @@ class Stepper:
 
 
 class Repeated:
-    """Work on one tensor, time after time: replayed on a GPU where its shape is the usual one.
+    """Work on one tensor, time after time: replayed on a GPU where its shape is that of the first.
 
     Args:
         work: It; it keeps its results where it finds them.
@@ -129,47 +136,24 @@ class Repeated:
     ) -> None:
         self._work = work
         self._record = record or _recorder(device)
+        self._shape: torch.Size | None = None
         self._given: Tensor | None = None
         self._graph: Graph | None = None
         self._taken = 0
 
     def __call__(self, given: Tensor) -> None:
         """Do it with another tensor."""
-        if self._given is not None and given.shape == self._given.shape and self._graph:
+        self._shape = self._shape or given.shape
+        usual = given.shape == self._shape
+        if usual and self._graph is not None and self._given is not None:
             self._given.copy_(given)
             self._graph.replay()
             return
         self._work(given)
-        self._taken += 1
-        if self._record is not None and self._taken == WARM:
+        self._taken += usual
+        if usual and self._record is not None and self._taken == WARM:
             self._given = kept = given.clone()
             self._graph = self._record(lambda: self._work(kept))
-
-
-@contextmanager
-def aside(device: torch.device) -> Iterator[None]:
-    """Do what is inside beside what follows, on a GPU, until `join`.
-
-    What is made inside must not be freed before the two are joined.
-    """
-    if device.type != "cuda":
-        yield
-        return
-    other = _other(device)
-    other.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(other):
-        yield
-
-
-def join(device: torch.device) -> None:
-    """Wait for what is done aside before what follows."""
-    if device.type == "cuda":
-        torch.cuda.current_stream(device).wait_stream(_other(device))
-
-
-@cache
-def _other(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def _recorder(device: torch.device) -> Record | None:
@@ -183,11 +167,6 @@ def on_cuda(device: torch.device, block: Callable[[], object]) -> Graph:
         graph = torch.cuda.CUDAGraph()
         for generator in generators(device):
             graph.register_generator_state(generator)
-        with torch.cuda.graph(graph, stream=_recording(device)):
+        with torch.cuda.graph(graph, stream=beside.stream(device, "recordings")):
             block()
     return graph
-
-
-@cache
-def _recording(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -185,7 +185,7 @@ class Learner:
 
     def load_state(self, tensors: dict[str, Tensor], updates: int) -> None:
         """Go on from what `state` gave after so many updates."""
-        self.updates = updates
+        self.updates, self._prepared = updates, None
         self.policy.load_state(weights.under("policy", tensors))
         self.sampler.load_state(weights.under("sampler", tensors))
         self.starter.load_state(weights.under("starter", tensors))

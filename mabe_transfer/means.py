@@ -56,4 +56,6 @@ class Means:
 
     def load_state(self, state: dict[str, Tensor], device: torch.device) -> None:
         """Go on from what `state` gave."""
-        self._sums = {tuple(names.split(",")): sums.to(device) for names, sums in state.items()}
+        self._sums = {
+            tuple(names.split(",")): sums.to(device, copy=True) for names, sums in state.items()
+        }

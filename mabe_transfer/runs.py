@@ -192,8 +192,13 @@ def provenance() -> Json:
         "machine": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "tf32": torch.cuda.is_available() and torch.backends.cuda.matmul.allow_tf32,
+        "tf32": tf32(),
     }
+
+
+def tf32() -> bool:
+    """Whether a GPU multiplies in TF32, which changes numbers."""
+    return torch.cuda.is_available() and torch.backends.cuda.matmul.allow_tf32
 
 
 def versions() -> dict[str, str]:

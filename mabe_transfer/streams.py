@@ -114,9 +114,14 @@ class Streams:
         return torch.stack([g.get_state() for g in self.generators])
 
 
+def living() -> list[Streams]:
+    """All streams that there are."""
+    return list(_living)
+
+
 def generators(device: torch.device) -> list[torch.Generator]:
     """The generators of all streams that live on a device; of its kind where it has no number."""
-    alive = [one for streams in _living for one in streams.generators]
+    alive = [one for streams in living() for one in streams.generators]
     return [
         one
         for one in alive

@@ -156,7 +156,7 @@ class ReturnEvaluator(nn.Module):
         self.data, self.factor = data, factor
 
     def stretch(self) -> Stretch:
-        """Each update is taken by itself: the returns are made anew."""
+        """Each update is taken by itself: now and then the returns are made anew."""
         return NEVER
 
     def update(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -82,16 +82,26 @@ def optimiser_state(optimiser: torch.optim.Optimizer) -> Tensors:
 def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Give an Adam back what `optimiser_state` took.
 
-    What was taken from an Adam of several tensors goes to one of a single tensor that holds all of
-    them in that order, as `descent.adam` makes it now and did not always.
+    An Adam of one group takes it also where the same numbers, in the same order, were cut into
+    other tensors: `descent.adam` did not always cut as it does now, and cuts by the device.
     """
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = tensor
     groups = optimiser.state_dict()["param_groups"]
-    if len(state) > 1 and [len(group["params"]) for group in groups] == [1]:
-        rows = [state[index] for index in sorted(state)]
-        joined = {k: torch.cat([row[k].flatten() for row in rows]) for k in rows[0] if k != "step"}
-        state = {0: {**joined, "step": rows[0]["step"]}}
+    mine = optimiser.param_groups[0]["params"]
+    if state and len(groups) == 1 and len(mine) != len(state):
+        state = _cut([state[index] for index in sorted(state)], mine)
     optimiser.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _cut(rows: list[Tensors], parameters: list[Tensor]) -> dict[int, Tensors]:
+    """Cut what was kept for some tensors as other tensors of the same numbers are."""
+    sizes = [parameter.numel() for parameter in parameters]
+    pieces: dict[int, Tensors] = {i: {"step": rows[0]["step"]} for i in range(len(sizes))}
+    for key in rows[0].keys() - {"step"}:
+        cut = torch.split(torch.cat([row[key].flatten() for row in rows]), sizes)
+        for i, (piece, parameter) in enumerate(zip(cut, parameters, strict=True)):
+            pieces[i][key] = piece.view_as(parameter)
+    return pieces

@@ -49,6 +49,7 @@ ORDER = (
     "squashed",
     "streams",
     "networks",
+    "beside",
     "graphs",
     "stopping",
     "actors",

@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from mabe_transfer.algorithms import ROWS
-from mabe_transfer.graphs import BLOCK, FOREVER, KEPT, NEVER, WARM, Repeated, Stepper, Stretch
+from mabe_transfer.algorithms import ALGORITHMS, MABE, ROWS
+from mabe_transfer.config import has_field, with_overrides
+from mabe_transfer.graphs import (
+    BLOCK,
+    FOREVER,
+    KEPT,
+    NEVER,
+    WARM,
+    Repeated,
+    Stepper,
+    Stretch,
+    turning,
+)
 from mabe_transfer.learner import Learner, Parts
 from mabe_transfer.means import Means
-from mabe_transfer.parts.dynamics import Ensemble
+from mabe_transfer.parts.dynamics import Ensemble, _descend
+from mabe_transfer.parts.mpo import Mpo
 from mabe_transfer.parts.prior import Fit, PriorFit, Unweighted
 from mabe_transfer.parts.rollouts import Rollouts
 from mabe_transfer.parts.trajectories import WholeRollouts
 from mabe_transfer.parts.trust_region import Npg, Trpo
-from mabe_transfer.streams import Sizes
-from mabe_transfer.values import LambdaReturns
+from mabe_transfer.streams import Sizes, living
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mabe_transfer.composition import Algorithm
+    from mabe_transfer.parts import Fitting
 
 CPU = torch.device("cpu")
 
@@ -123,10 +139,24 @@ def test_repeated_work_is_recorded_after_a_few_times_and_only_in_its_shape() -> 
     work(torch.full((2,), 8.0))
     assert done[WARM + 1 :] == [[7.0] * 3]
     assert tape.played == 2
+    odd = Repeated(lambda given: done.append(given.tolist()), CPU, tape.record)
+    for size in (2, 2, 3, 2):  # a short last batch before there were enough of the usual ones
+        odd(torch.zeros(size))
+    odd(torch.zeros(3))
+    assert tape.recorded == 2
+    assert len(done[-1]) == 3
     alone = Repeated(lambda given: done.append(given.tolist()), CPU)
     for _ in range(WARM + 2):
         alone(torch.zeros(1))
     assert done[-WARM - 2 :] == [[0.0]] * (WARM + 2)
+
+
+def test_turns_need_few_graphs() -> None:
+    for every in (1, 2, 7, BLOCK, 50, 100, 1_000):
+        keys = {turning(updates, every).key for updates in range(0, 100 * BLOCK, BLOCK)}
+        assert len(keys) <= max(2, min(every, BLOCK))
+    assert turning(90, 100) == turning(90 + 100, 100) != turning(80, 100) == turning(0, 100)
+    assert turning(95, 100).key != turning(90, 100).key  # its turn comes earlier in the block
 
 
 def test_a_stretch_lies_within_another() -> None:
@@ -167,6 +197,18 @@ class Ring:
 def learner(row: Algorithm, device: torch.device) -> Learner:
     """A row's learner of three seeds around parts that are not fitted."""
     sizes = Sizes(seeds=(0, 1, 7), observation=5, action=2, device=device)
+    small = {
+        "policy.hidden": "[16,16]",
+        "prior.fit.hidden": "[16,16]",
+        "dynamics.hidden": "[16,16]",
+        "dynamics.members": "3",
+        "dynamics.elites": "2",
+    }
+    if isinstance(row.policy, Mpo):  # whose target turns once a hundred updates
+        small["policy.every"] = str(BLOCK + 3)
+    row = with_overrides(
+        replace(row, batch=16), {path: text for path, text in small.items() if has_field(row, path)}
+    )
     generator = torch.Generator().manual_seed(0)
     real = torch.randn(400, 14, generator=generator).to(device)
     real[:, 5:7].clamp_(-0.9, 0.9)
@@ -180,15 +222,20 @@ def learner(row: Algorithm, device: torch.device) -> Learner:
     return Learner(Parts(row, sizes, cast("Any", Ring()), real, shown, model, prior, ends))
 
 
-REPLAYED = [row for row in ROWS if not isinstance(row.rollouts, WholeRollouts)]
+SETTINGS = {"policy.critics_first": str(BLOCK + 20), "policy.policy_polyak": "0.1"}
+WAITING = with_overrides(MABE, SETTINGS)
+HALVED = with_overrides(MABE, {"policy.bfloat16": "true"})
+REPLAYED = [
+    *(row for row in ALGORITHMS.values() if not isinstance(row.rollouts, WholeRollouts)),
+    replace(WAITING, name="mabe, waiting"),
+    replace(HALVED, name="mabe in bfloat16"),
+]
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("row", REPLAYED, ids=lambda row: row.name)
 def test_replayed_updates_are_the_updates(row: Algorithm) -> None:
-    device, count = torch.device("cuda"), 5 * BLOCK + 20
-    if getattr(row.policy, "critics_first", 0):
-        row = replace(row, policy=replace(cast("Any", row.policy), critics_first=BLOCK + 20))
+    device, count = torch.device("cuda"), 10 * BLOCK + 20
     plain, replayed = learner(row, device), learner(row, device)
     stepper, taken = Stepper(replayed, device), list[int]()
     for _ in range(count):
@@ -196,7 +243,7 @@ def test_replayed_updates_are_the_updates(row: Algorithm) -> None:
     while replayed.updates < count:
         taken.append(stepper.advance(count - replayed.updates))
     assert replayed.updates == count
-    if row.prior is None or not isinstance(getattr(row.prior, "evaluation", None), LambdaReturns):
+    if learner(row, CPU).stretch() != NEVER:
         assert BLOCK in taken
     expected, found = plain.state(), replayed.state()
     assert expected.keys() == found.keys()
@@ -213,11 +260,10 @@ def test_a_replayed_fit_of_a_prior_is_the_fit() -> None:
     for replays in (False, True):
         prior = Unweighted(fit=Fit(updates=3 * BLOCK, hidden=(32,))).build(made.parts.sizes)
         fit = PriorFit(prior, made.parts.data)
+        taken = []
         while not fit.finished:
-            if replays:
-                fit.advance(1_000)
-            else:
-                fit.step()
+            taken.append(fit.advance(1_000 if replays else 1))
+        assert (BLOCK in taken) == replays
         found.append(fit.state())
     first, second = found
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
@@ -232,12 +278,78 @@ def test_a_replayed_fit_of_the_dynamics_is_the_fit() -> None:
     for replays in (False, True):
         fit = config.build(made.parts.sizes).fitting(made.parts.real)
         if not replays:
-            fit.batch = Repeated(fit._descend, CPU)
+            step = partial(_descend, fit.model, fit.inputs, fit.targets, fit.adam)
+            fit.descent = Repeated(step, CPU)
         while not fit.finished:
             fit.advance()
         found.append(fit.state())
     first, second = found
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+class Heard(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Writes down every operation and the shapes that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: list[tuple[str, tuple[tuple[int, ...], ...]]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        del types
+        shapes = tuple(tuple(arg.shape) for arg in args if isinstance(arg, Tensor))
+        self.calls.append((str(func), shapes))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("row", REPLAYED, ids=lambda row: row.name)
+def test_blocks_of_one_key_are_the_same_operations_and_ask_the_device_for_nothing(
+    row: Algorithm,
+) -> None:
+    """What a GPU needs, held on a CPU whose streams draw for one step at a time, as a GPU's do."""
+    found = learner(row, CPU)
+    for streams in living():
+        streams._block = 1
+    heard: dict[object, list[tuple[str, tuple[tuple[int, ...], ...]]]] = {}
+    again, seen = 0, set[object]()
+    for _ in range(12):
+        found.prepare()
+        stretch = found.stretch()
+        if stretch.length < BLOCK:
+            found.step()
+            continue
+        warm = stretch.key in seen
+        seen.add(stretch.key)
+        with Heard() as mode:
+            for _ in range(BLOCK):
+                found.step()
+        if not warm:  # optimisers begin
+            continue
+        asked = [name for name, _ in mode.calls if "local_scalar" in name or "nonzero" in name]
+        assert asked == []
+        if stretch.key in heard:
+            assert mode.calls == heard[stretch.key]
+            again += 1
+        heard.setdefault(stretch.key, mode.calls)
+    assert again or found.stretch() == NEVER
+
+
+def test_finished_fits_are_let_go() -> None:
+    parts = learner(MABE, CPU).parts
+    assert parts.model is not None
+    assert parts.prior is not None
+    fits: list[Fitting] = [parts.model.fitting(parts.real), PriorFit(parts.prior, parts.data)]
+    gc.disable()
+    try:
+        while fits:
+            fit = fits.pop()
+            fit.advance(1)
+            gone = weakref.ref(fit)
+            del fit
+            assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_steps_that_look_ahead_are_never_replayed() -> None:

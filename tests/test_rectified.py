@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mabe_transfer import rectified, weights
-from mabe_transfer.descent import adam, descend, descend_run
+from mabe_transfer.descent import PIECE, _pieces, adam, descend, descend_run, fused, set_rate
 from mabe_transfer.networks import Critics, StackedMlp
 from mabe_transfer.streams import Sizes, generator
 
@@ -195,3 +195,38 @@ def near(found: Tensor | None, wanted: Tensor) -> bool:
     """Six hundredths off at the most, as a whole; bfloat16 rounds to one part in 256."""
     assert found is not None
     return bool((found - wanted).norm() <= 0.06 * wanted.norm())
+
+
+def test_what_an_adam_keeps_is_cut_as_the_next_one_s_tensors_are() -> None:
+    def made(sizes: list[int]) -> torch.optim.Adam:
+        parts = [part.clone() for part in torch.split(torch.arange(12.0), sizes)]
+        for part in parts:
+            part.grad = part - 5.0
+        return fused(parts, 1e-2)
+
+    def squares(adam: torch.optim.Adam) -> list[Tensor]:
+        return [adam.state[one]["exp_avg_sq"] for one in adam.param_groups[0]["params"]]
+
+    whole = made([12])
+    whole.step()
+    for sizes in ([5, 7], [4, 4, 4], [12]):
+        cut = made(sizes)
+        cut.step()
+        for other in ([12], [5, 7], [3, 3, 6]):
+            again = made(other)
+            weights.load_optimiser(again, weights.optimiser_state(cut))
+            assert [len(one) for one in squares(again)] == other
+            assert torch.equal(torch.cat(squares(again)), torch.cat(squares(whole)))
+
+
+def test_pieces_of_a_tensor_are_stepped_as_the_tensor() -> None:
+    one, other = (torch.linspace(-1.0, 1.0, PIECE + 10) for _ in range(2))
+    for tensor in (one, other):
+        tensor.grad = tensor.clone()
+    fused([one], 1e-2).step()
+    pieces = _pieces(other)
+    assert [len(piece) for piece in pieces] == [PIECE, 10]
+    adam = fused(pieces, 1.0)
+    set_rate(adam, 1e-2)
+    adam.step()
+    assert torch.equal(one, other)

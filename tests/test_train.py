@@ -548,6 +548,20 @@ def test_policies_of_an_on_policy_run_are_read_back(
     assert found.act(np.zeros((2, 3, 11))).shape == (2, 3, 3)
 
 
+def test_no_stretch_of_updates_passes_what_is_to_be_written_down() -> None:
+    schedule, updates, met = Schedule(updates=1_030, evaluate_every=200, log_every=80), 0, []
+    while updates < schedule.updates:
+        updates += schedule.ahead(updates)
+        met.append(updates)
+    wanted = {*range(80, 1_030, 80), *range(200, 1_030, 200), 1_030}
+    assert met == sorted(wanted)
+
+
+def test_notes_on_a_fit_lie_as_far_apart_as_replays() -> None:
+    assert [fitting.spacing(total) for total in (1, 12, 499)] == [1, 1, 1]
+    assert [fitting.spacing(total) for total in (500, 5_000, 6_000, 50_000)] == [10, 10, 20, 100]
+
+
 def test_row_has_the_schedule_that_its_kind_of_step_needs() -> None:
     assert Schedule.of(MABE) == Schedule()
     assert Schedule.of(MOREL) == Schedule(updates=500, evaluate_every=25, log_every=1)

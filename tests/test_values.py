@@ -113,12 +113,12 @@ def test_fit_goes_on_exactly_from_its_state(evaluation: InSample | LambdaReturns
     config = Adaptive(fit=fit, evaluation=evaluation, return_range=10.0)
     going = config.build(sizes(0, 3)).fitting(DATA)
     for _ in range(3):
-        going.step()
+        going.advance(1)
     resumed = config.build(sizes(0, 3)).fitting(DATA)
     resumed.load_state({name: tensor.clone() for name, tensor in going.state().items()})
     while not going.finished:
-        going.step()
-        resumed.step()
+        going.advance(1)
+        resumed.advance(1)
     assert resumed.finished
     assert going.facts() == resumed.facts()
     one, other = going.state(), resumed.state()

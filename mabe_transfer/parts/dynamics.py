@@ -7,6 +7,7 @@ rollouts sample from the elites, the best on held-out transitions. Every seed ha
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -227,7 +228,8 @@ class EnsembleFit:
             patience=config.patience,
             improvement=config.improvement,
         )
-        self.batch = Repeated(self._descend, rows.device)
+        step = partial(_descend, model, self.inputs, self.targets, self.adam)
+        self.descent = Repeated(step, rows.device)
         self.done = 0
 
     @property
@@ -254,12 +256,7 @@ class EnsembleFit:
         order = order.repeat_interleave(config.members, 0)
         for start in range(0, order.shape[1], config.batch):
             self._cool(start / order.shape[1])
-            self.batch(torch.gather(self.train, 1, order[:, start : start + config.batch]))
-
-    def _descend(self, picked: Tensor) -> None:
-        """Take one step on rows [S M, B]."""
-        loss = self.model._loss(self.inputs[picked], self.targets[picked])
-        descend(loss, self.model.parameters(), self.adam)
+            self.descent(torch.gather(self.train, 1, order[:, start : start + config.batch]))
 
     def _cool(self, part: float) -> None:
         """Set the learning rate as it is after `part` of the epoch at hand."""
@@ -293,3 +290,11 @@ class EnsembleFit:
         self.streams.load_state(weights.under("streams", state))
         self.best.load_state(state)
         self.done = int(state["done"])
+
+
+def _descend(
+    model: EnsembleModel, inputs: Tensor, targets: Tensor, adam: torch.optim.Adam, picked: Tensor
+) -> None:
+    """Take one step on rows [S M, B]."""
+    loss = model._loss(inputs[picked], targets[picked])
+    descend(loss, model.parameters(), adam)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from mabe_transfer import losses, weights
-from mabe_transfer.descent import adam, descend
+from mabe_transfer.descent import adam, descend, fused
 from mabe_transfer.errors import UserError
-from mabe_transfer.graphs import FOREVER, Stretch
+from mabe_transfer.graphs import Stretch, turning
 from mabe_transfer.networks import Actor, Critics, track
 from mabe_transfer.squashed import SquashedNormal
 from mabe_transfer.streams import Sizes, Streams
@@ -93,11 +93,7 @@ class MpoLearner:
         )
         self.adam_policy = adam(self.actor, config.policy_rate)
         self.adam_critics = adam(self.critics, config.critic_rate)
-        self.adam_duals = torch.optim.Adam(
-            [self.log_temperature, self.log_weight],
-            lr=config.dual_rate,
-            capturable=self.log_weight.is_cuda,
-        )
+        self.adam_duals = fused([self.log_temperature, self.log_weight], config.dual_rate)
         self.backups = Streams(sizes, "mpo/backups")
         self.samples = Streams(sizes, "mpo/samples", block=4)
 
@@ -121,8 +117,8 @@ class MpoLearner:
         return self.update(experience.transitions())
 
     def stretch(self) -> Stretch:
-        """Updates are the same from one turn of the slower networks to the next."""
-        return Stretch(FOREVER, self.updates % self.config.every)
+        """Updates are the same but for the turns of the slower networks."""
+        return turning(self.updates, self.config.every)
 
     def skip(self, count: int) -> None:
         """Count updates that a replay has taken."""

@@ -165,7 +165,7 @@ class BehaviourPrior:
         """
         fitting = self.fitting(Data(rows, ends))
         while not fitting.finished:
-            fitting.step()
+            fitting.advance(fitting.updates.left)
         return fitting.facts()
 
     # -- as a policy (imitation) -----------------------------------------------------------------
@@ -217,18 +217,58 @@ class PriorFit:
     """The fit of a prior to its data, update by update."""
 
     def __init__(self, prior: BehaviourPrior, data: Data) -> None:
+        prior.look_at(data)
+        self.updates = PriorUpdates(prior, data)
+        self.stepper = Stepper(self.updates, prior.sizes.device)
+
+    @property
+    def done(self) -> int:
+        """Updates taken."""
+        return self.updates.done
+
+    @property
+    def finished(self) -> bool:
+        """Whether every update was made."""
+        return self.updates.left == 0
+
+    def advance(self, most: int) -> int:
+        """Take one update or more; gives how many."""
+        return self.stepper.advance(most)
+
+    def note(self) -> str:
+        """How likely the data are by now."""
+        return f"log-likelihood {self.facts()['likelihood']:.2f}"
+
+    def facts(self) -> dict[str, float]:
+        """Give `likelihood`: mean log p(a | s) over the last updates, averaged over seeds."""
+        return {"likelihood": float(self.updates.likelihood.mean())}
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything needed to go on exactly."""
+        return self.updates.state()
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state` gave."""
+        self.updates.load_state(state)
+
+
+class PriorUpdates:
+    """The updates of a prior's fit, as they can be replayed (see `graphs`)."""
+
+    def __init__(self, prior: BehaviourPrior, data: Data) -> None:
         assert isinstance(prior.config, Fit)
         self.prior, self.data, self.config = prior, data, prior.config
         self.streams = Streams(prior.sizes, "prior/batches")
         self.likelihood = torch.zeros(prior.sizes.stack, device=prior.sizes.device)
         self.done = 0
-        self.stepper = Stepper(self, prior.sizes.device)
-        prior.look_at(data)
 
     @property
-    def finished(self) -> bool:
-        """Whether every update was made."""
-        return self.done >= self.config.updates
+    def left(self) -> int:
+        """Updates that are to be taken yet."""
+        return max(0, self.config.updates - self.done)
+
+    def prepare(self) -> None:
+        """Nothing is due."""
 
     def step(self) -> None:
         """Take one update on the next batch."""
@@ -239,29 +279,13 @@ class PriorFit:
         self.likelihood.lerp_(likelihood, 0.01)
         self.done += 1
 
-    def advance(self, most: int) -> int:
-        """Take one update or more; gives how many."""
-        return self.stepper.advance(most)
-
-    def prepare(self) -> None:
-        """Nothing is due."""
-
     def stretch(self) -> Stretch:
         """How far the updates ahead are the same."""
-        return self.prior.stretch().within(self.config.updates - self.done)
+        return self.prior.stretch().within(self.left)
 
     def skip(self, count: int) -> None:
         """Count updates that a replay has taken."""
-        self.prior.skip(count)
         self.done += count
-
-    def note(self) -> str:
-        """How likely the data are by now."""
-        return f"log-likelihood {float(self.likelihood.mean()):.2f}"
-
-    def facts(self) -> dict[str, float]:
-        """Give `likelihood`: mean log p(a | s) over the last updates, averaged over seeds."""
-        return {"likelihood": float(self.likelihood.mean())}
 
     def state(self) -> dict[str, Tensor]:
         """Everything needed to go on exactly."""
@@ -276,5 +300,5 @@ class PriorFit:
         """Go on from what `state` gave."""
         self.prior.load_state(weights.under("prior", state))
         self.streams.load_state(weights.under("streams", state))
-        self.likelihood = state["likelihood"].to(self.prior.sizes.device)
+        self.likelihood.copy_(state["likelihood"])
         self.done = int(state["done"])

@@ -107,9 +107,10 @@ class RolloutPool:
         Raises:
             UserError: A seed's pool is empty, since the model left the robot's states at once.
         """
-        if not bool(self.filled.all()):
+        filled = self.filled.tolist()
+        if not all(filled):
             raise UserError(NOTHING_LEFT)
-        rows = streams.integers([int(n) for n in self.filled], count)
+        rows = streams.integers(filled, count)
         offset = torch.arange(len(rows), device=rows.device)[:, None] * self.capacity
         return self.rows.view(-1, self.rows.shape[-1])[rows + offset]
 

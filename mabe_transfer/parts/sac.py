@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from mabe_transfer import losses, weights
+from mabe_transfer.beside import aside, join
 from mabe_transfer.descent import adam, descend_run
-from mabe_transfer.graphs import FOREVER, Stretch, aside, join
+from mabe_transfer.graphs import FOREVER, Stretch
 from mabe_transfer.networks import Actor, Critics, track
 from mabe_transfer.rectified import Pass
 from mabe_transfer.streams import Sizes, Streams

@@ -16,7 +16,7 @@ from mabe_transfer import losses, weights
 from mabe_transfer.actors import DeterministicActor
 from mabe_transfer.descent import adam, descend
 from mabe_transfer.errors import UserError
-from mabe_transfer.graphs import FOREVER, Stretch
+from mabe_transfer.graphs import Stretch, turning
 from mabe_transfer.networks import Critics, relu_and_norm, track
 from mabe_transfer.streams import Sizes, Streams
 
@@ -117,8 +117,8 @@ class Td3Learner:
         return self.update(experience.transitions())
 
     def stretch(self) -> Stretch:
-        """Updates are the same from one turn of the slower networks to the next."""
-        return Stretch(FOREVER, self.updates % self.config.every)
+        """Updates are the same but for the turns of the slower networks."""
+        return turning(self.updates, self.config.every)
 
     def skip(self, count: int) -> None:
         """Count updates that a replay has taken."""
