@@ -91,8 +91,9 @@ def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tenso
         state.setdefault(int(index), {})[key] = tensor
     groups = optimiser.state_dict()["param_groups"]
     mine = optimiser.param_groups[0]["params"]
-    if state and len(groups) == 1 and len(mine) != len(state):
-        state = _cut([state[index] for index in sorted(state)], mine)
+    rows = [state[index] for index in sorted(state)]
+    if len(groups) == 1 and [r["exp_avg"].shape for r in rows] != [p.shape for p in mine]:
+        state = _cut(rows, mine) if rows else {}
     optimiser.load_state_dict({"state": state, "param_groups": groups})
 
 

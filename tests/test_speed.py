@@ -124,7 +124,7 @@ def test_table_has_every_goal_with_its_ratio_verdict_or_reason(script: Any, tmp_
     text = report.show(results, markdown=True)
     assert "batched environments, steps/s (walker2d, the worst)" in text
     assert "- batch time against OfflineRL-Kit: 4.00x (12 : 3 updates/s)" in text
-    assert "- updates: a processor, 2 cores, 2 threads, load 0.5, 5 rounds" in text
+    assert "- updates: a processor, 2 cores, no GPU, 2 threads, load 0.5, 5 rounds" in text
 
 
 def test_curve_bends_where_cost_grows_faster_than_in_proportion(script: Any) -> None:

@@ -624,15 +624,15 @@ def test_run_of_one_seed_is_that_seed_s_of_a_run_of_two(
 
 def stop_fit(kind: type[Any], at: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Press Ctrl-C in the middle of a fit's step, once."""
-    step, left = kind.step, [1]
+    advance, left = kind.advance, [1]
 
-    def stopping(self: Any) -> None:
+    def stopping(self: Any, most: int) -> int:
         if self.done == at and left:
             left.clear()
             os.kill(os.getpid(), signal.SIGINT)
-        step(self)
+        return int(advance(self, most))
 
-    monkeypatch.setattr(kind, "step", stopping)
+    monkeypatch.setattr(kind, "advance", stopping)
 
 
 @pytest.mark.parametrize(
@@ -656,13 +656,13 @@ def test_fit_that_is_stopped_ends_like_one_that_was_not(
         train(stores, TINY_MABE, tmp_path / "broken")
     assert runs.read_json(tmp_path / "broken" / "status.json")["state"] == "interrupted"
     steps: list[int] = []
-    step = kind.step
+    advance = kind.advance
 
-    def counting(self: Any) -> None:
+    def counting(self: Any, most: int) -> int:
         steps.append(self.done)
-        step(self)
+        return int(advance(self, most))
 
-    monkeypatch.setattr(kind, "step", counting)
+    monkeypatch.setattr(kind, "advance", counting)
     train(stores, TINY_MABE, tmp_path / "broken")
     assert steps[0] == at + 1
     assert_same_run(whole, tmp_path / "broken")

@@ -219,6 +219,7 @@ class PriorFit:
     def __init__(self, prior: BehaviourPrior, data: Data) -> None:
         prior.look_at(data)
         self.updates = PriorUpdates(prior, data)
+        self.state, self.load_state = self.updates.state, self.updates.load_state
         self.stepper = Stepper(self.updates, prior.sizes.device)
 
     @property
@@ -242,14 +243,6 @@ class PriorFit:
     def facts(self) -> dict[str, float]:
         """Give `likelihood`: mean log p(a | s) over the last updates, averaged over seeds."""
         return {"likelihood": float(self.updates.likelihood.mean())}
-
-    def state(self) -> dict[str, Tensor]:
-        """Everything needed to go on exactly."""
-        return self.updates.state()
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Go on from what `state` gave."""
-        self.updates.load_state(state)
 
 
 class PriorUpdates:
