@@ -227,8 +227,8 @@ def main() -> None:
     row = with_overrides(algorithm(given.row), changes)
     rows: list[Comparison] = []
     curves: dict[str, Any] = {}
-    settings = {"row": given.row, "set": changes, "steps": given.steps, "seeds": given.seeds}
-    settings["fit_epochs"] = given.fit_epochs
+    settings = {"row": given.row, "set": changes}
+    settings |= {name: getattr(given, name) for name in ("steps", "seeds", "fit_epochs")}
     with tempfile.TemporaryDirectory() as folder:
         names = given.data or ([tiny(Path(folder))] if given.smoke else [])
         if not names:

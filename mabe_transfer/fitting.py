@@ -163,7 +163,7 @@ class _Fit:
 
 
 def spacing(total: int) -> int:
-    """Steps between two notes on a fit: some 500 notes, as far apart as blocks of replays."""
+    """Steps between two notes on a fit: 500 notes at the most, whole blocks of replays apart."""
     return 1 if total < 500 else -(-total // (500 * BLOCK)) * BLOCK
 
 

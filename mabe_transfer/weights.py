@@ -92,8 +92,9 @@ def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tenso
     groups = optimiser.state_dict()["param_groups"]
     mine = optimiser.param_groups[0]["params"]
     rows = [state[index] for index in sorted(state)]
-    if len(groups) == 1 and [r["exp_avg"].shape for r in rows] != [p.shape for p in mine]:
-        state = _cut(rows, mine) if rows else {}
+    alike = [row["exp_avg"].shape for row in rows] == [parameter.shape for parameter in mine]
+    if rows and len(groups) == 1 and not alike:
+        state = _cut(rows, mine)
     optimiser.load_state_dict({"state": state, "param_groups": groups})
 
 

@@ -308,9 +308,11 @@ def test_blocks_of_one_key_are_the_same_operations_and_ask_the_device_for_nothin
     row: Algorithm,
 ) -> None:
     """What a GPU needs, held on a CPU whose streams draw for one step at a time, as a GPU's do."""
+    others = living()
     found = learner(row, CPU)
     for streams in living():
-        streams._block = 1
+        if not any(streams is other for other in others):
+            streams._block = 1
     heard: dict[object, list[tuple[str, tuple[tuple[int, ...], ...]]]] = {}
     again, seen = 0, set[object]()
     for _ in range(12):
