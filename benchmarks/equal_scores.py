@@ -54,16 +54,20 @@ class PlainPass:
             self.whole = rectified.plain(self.x, weights, biases)
         self.output = self.whole.detach().requires_grad_()
 
-    def to_parameters(self, slope: Tensor) -> None:
+    def to_parameters(self, slope: Tensor, start: int = 0) -> None:
         """Write the gradient of every weight and bias into its `grad`."""
+        del start  # the slope of the rows before it is zero
         found = torch.autograd.grad(self.whole, self.parameters, slope, retain_graph=True)
         for parameter, gradient in zip(self.parameters, found, strict=True):
             parameter.grad = gradient
 
-    def to_inputs(self, slope: Tensor, first: int = 0) -> Tensor:
-        """Give the gradient of the inputs from column `first` on."""
+    def back(self, slope: Tensor, learned: int, first: int = 0) -> Tensor:
+        """Do that by the first rows, and give the gradient of the others' inputs."""
         (found,) = torch.autograd.grad(self.whole, (self.x,), slope, retain_graph=True)
-        return found[..., first:]
+        slope = slope.clone()
+        slope[:, learned:] = 0.0
+        self.to_parameters(slope)
+        return found[:, learned:, first:]
 
 
 def plain_perceptrons(

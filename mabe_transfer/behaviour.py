@@ -132,7 +132,7 @@ class LadderPolicy:
         """Sampled actions [B, A] at observations [B, O]; zero noise gives the mode."""
         inputs = torch.from_numpy(np.asarray(observation, dtype=np.float32))
         policy = self.distribution(inputs)
-        action, _ = policy.sample(torch.from_numpy(np.asarray(noise, dtype=np.float32)))
+        action = policy.sample(torch.from_numpy(np.asarray(noise, dtype=np.float32))).action()
         return action.numpy()
 
 

@@ -104,21 +104,35 @@ def descend(loss: Tensor, parameters: Iterable[Tensor], optimiser: torch.optim.A
 
 
 def descend_run(
-    loss: Tensor, run: Pass, parameters: Iterable[Tensor], optimiser: torch.optim.Adam
-) -> None:
+    loss: Tensor,
+    run: Pass,
+    parameters: Iterable[Tensor],
+    optimiser: torch.optim.Adam,
+    *,
+    learned: int,
+    first: int = 0,
+) -> Tensor:
     """Step parameters down a loss of a pass through them, and of whatever else they gave.
 
     Args:
-        loss: A scalar, summed over seeds.
+        loss: A scalar, summed over seeds; its graph is kept.
         run: The pass; its own part of the gradient is written out, other parts are autograd's.
         parameters: All that the optimiser holds.
         optimiser: Theirs, by `adam`.
+        learned: How many of the pass's rows they learn from, the first ones.
+        first: Columns of the inputs whose gradient is not asked for.
+
+    Returns:
+        The gradient, before the step, of the other rows' inputs, [K, B - learned, in - first].
     """
     moved = list(parameters)
-    slope, *others = torch.autograd.grad(loss, (run.output, *moved), allow_unused=True)
-    run.to_parameters(slope)
+    slope, *others = torch.autograd.grad(
+        loss, (run.output, *moved), allow_unused=True, retain_graph=True
+    )
+    of_inputs = run.back(slope, learned, first)
     for parameter, other in zip(moved, others, strict=True):
         if other is not None:
             assert parameter.grad is not None
             parameter.grad.add_(other)
     optimiser.step()
+    return of_inputs

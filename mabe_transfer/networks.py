@@ -115,7 +115,7 @@ class Actor(nn.Module):
         """The distributions that the perceptron's output [S, B, 2 A] stands for."""
         mean, raw = output.chunk(2, dim=-1)
         low, high = LOG_STD_BOUNDS
-        return SquashedNormal(mean, low + 0.5 * (high - low) * (torch.tanh(raw) + 1.0))
+        return SquashedNormal(mean, 0.5 * (high - low) * torch.tanh(raw) + 0.5 * (high + low))
 
     def mode(self, observation: Tensor) -> Tensor:
         """The policies' deterministic actions at [S, B, O]."""
@@ -161,16 +161,10 @@ class Critics(nn.Module):
         stack, batch, _ = output.shape
         return output.view(stack // self.count, self.count, batch)
 
-    def action_slope(self, run: rectified.Pass, slope: Tensor) -> Tensor:
-        """Gradient of a loss of all critics in the action, [S, B, A].
-
-        Args:
-            run: Where the loss was taken.
-            slope: Its gradient at the pass's output, [S C, B, 1].
-        """
-        found = run.to_inputs(slope, self.observation)
-        stack, batch, width = found.shape
-        return found.view(stack // self.count, self.count, batch, width).sum(1)
+    def added(self, slope: Tensor) -> Tensor:
+        """A gradient of every critic's inputs [S C, B, W], added up over a seed's critics."""
+        stack, batch, width = slope.shape
+        return slope.view(stack // self.count, self.count, batch, width).sum(1)
 
     def _inputs(self, observation: Tensor, action: Tensor) -> Tensor:
         """States and actions for each critic, [S C, B, O + A]."""

@@ -70,7 +70,7 @@ class RecordedPolicy:
         """Sampled actions [B, A] at observations [B, O]; zero noise gives the mode."""
         inputs = torch.from_numpy(np.asarray(observation, dtype=np.float32))
         drawn = torch.from_numpy(np.asarray(noise, dtype=np.float32))
-        action, _ = self.distribution(inputs).sample(drawn)
+        action = self.distribution(inputs).sample(drawn).action()
         found: NDArray[np.float32] = action.numpy()
         return found
 

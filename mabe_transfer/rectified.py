@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 THIN = 16  # sides up to this are multiplied by their transposes, on a CPU
 GIVEN = 3  # what perceptrons are given before their weights
@@ -53,6 +53,8 @@ def perceptrons(
 class Pass:
     """One pass through perceptrons, and the ways back through it.
 
+    Rows that go different ways back can share a pass: products of more rows are faster, and fewer.
+
     Args:
         x: Inputs, [K, B, in]; taken as numbers, without their gradient.
         weights: As in `plain`.
@@ -78,35 +80,50 @@ class Pass:
         self.output = output.requires_grad_()
 
     @torch.no_grad()
-    def to_parameters(self, slope: Tensor) -> None:
+    def to_parameters(self, slope: Tensor, start: int = 0) -> None:
         """Write the gradient of every weight and bias into its `grad`.
 
         Args:
             slope: The loss's gradient at the output, [K, B, out].
+            start: The rows before it have no part in the loss and are left out.
         """
-        for layer in reversed(range(len(self._weights))):
-            weight, bias = self._weights[layer], self._biases[layer]
-            assert weight.grad is not None
-            assert bias.grad is not None
-            slope = slope.to(self._used[layer].dtype)
-            _multiply(self._inputs[layer].mT, slope, weight.grad)
-            torch.sum(slope, 1, keepdim=True, out=bias.grad)
-            if layer > 0:
-                slope = _through(slope, self._used[layer], self._inputs[layer])
+        rows = slice(start, None)
+        for layer, found in self._slopes(slope[:, rows], rows):
+            self._write(layer, found, rows)
 
     @torch.no_grad()
-    def to_inputs(self, slope: Tensor, first: int = 0) -> Tensor:
-        """Give the gradient of the inputs from column `first` on, [K, B, in - first].
+    def back(self, slope: Tensor, learned: int, first: int = 0) -> Tensor:
+        """Write the gradient of weights and biases by some rows; give that of the others' inputs.
 
         Args:
             slope: The loss's gradient at the output, [K, B, out].
+            learned: How many rows the parameters learn from, the first ones.
             first: The columns before it are not asked for.
+
+        Returns:
+            [K, B - learned, in - first].
         """
-        for layer in reversed(range(1, len(self._used))):
-            slope = slope.to(self._used[layer].dtype)
-            slope = _through(slope, self._used[layer], self._inputs[layer])
+        rows = slice(learned)
+        for layer, found in self._slopes(slope, slice(None)):
+            self._write(layer, found[:, rows], rows)
+            slope = found
         weight = self._weights[0]
-        return _product(slope.to(weight.dtype), weight[:, first:].mT)
+        return _product(slope[:, learned:].to(weight.dtype), weight[:, first:].mT)
+
+    def _slopes(self, slope: Tensor, rows: slice) -> Iterator[tuple[int, Tensor]]:
+        """The gradient of some rows at every layer's output, last to first."""
+        for layer in reversed(range(len(self._used))):
+            slope = slope.to(self._used[layer].dtype)
+            yield layer, slope
+            if layer > 0:
+                slope = _through(slope, self._used[layer], self._inputs[layer][:, rows])
+
+    def _write(self, layer: int, slope: Tensor, rows: slice) -> None:
+        weight, bias = self._weights[layer], self._biases[layer]
+        assert weight.grad is not None
+        assert bias.grad is not None
+        _multiply(self._inputs[layer][:, rows].mT, slope, weight.grad)
+        torch.sum(slope, 1, keepdim=True, out=bias.grad)
 
 
 class _Perceptrons(torch.autograd.Function):

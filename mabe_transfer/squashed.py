@@ -22,20 +22,9 @@ class SquashedNormal:
     mean: Tensor  # [..., A]
     log_std: Tensor  # [..., A]
 
-    def sample(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Reparametrised actions and their log densities.
-
-        Args:
-            noise: Standard normal numbers, [..., A].
-
-        Returns:
-            Actions in (-1, 1), [..., A]; log pi(a | s), [...].
-        """
-        raw = self.mean + self.log_std.exp() * noise
-        density = -0.5 * noise.square() - self.log_std - 0.5 * math.log(2.0 * math.pi)
-        # log(1 - tanh(x)^2) = 2 (log 2 - x - softplus(-2 x)), finite for every x
-        squash = 2.0 * (math.log(2.0) - raw - nn.functional.softplus(-2.0 * raw))
-        return torch.tanh(raw), (density - squash).sum(-1)
+    def sample(self, noise: Tensor) -> Sample:
+        """Draw actions by standard normal numbers [..., A], with gradient (reparametrised)."""
+        return Sample(self, noise, self.mean + self.log_std.exp() * noise)
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Log density of given actions, clipped to +-ACTION_LIMIT, [..., A] -> [...]."""
@@ -56,3 +45,24 @@ class SquashedNormal:
         """
         z = (raw - self.mean) * torch.exp(-self.log_std)
         return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2.0 * math.pi)).sum(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What was drawn from a squashed Gaussian, before the squash."""
+
+    policy: SquashedNormal
+    noise: Tensor  # standard normal numbers, [..., A]
+    raw: Tensor  # [..., A]
+
+    def action(self) -> Tensor:
+        """The actions, in (-1, 1), [..., A]."""
+        return torch.tanh(self.raw)
+
+    def log_prob(self) -> Tensor:
+        """Their log density log pi(a | s), [...]."""
+        # log(1 - tanh(x)^2) = 2 (log 2 - x - softplus(-2 x)), finite for every x
+        squash = self.raw + nn.functional.softplus(-2.0 * self.raw)
+        density = 2.0 * squash - self.policy.log_std
+        constant = self.raw.shape[-1] * (0.5 * math.log(2.0 * math.pi) + 2.0 * math.log(2.0))
+        return density.addcmul(self.noise, self.noise, value=-0.5).sum(-1) - constant

@@ -63,6 +63,11 @@ def same(before: list[Tensor], module: nn.Module) -> bool:
     return all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
+def backup(learner: SacLearner, data: Batch) -> Tensor:
+    """The target of the learner's critics."""
+    return learner._target(data, learner._choose(data, moves=False))
+
+
 PARTS = [
     Conservative(),
     Conservative(threshold=1.0),
@@ -80,7 +85,7 @@ def test_critic_step_moves_the_critics_and_leaves_policy_and_targets_alone(criti
     size = sizes(0, 1)
     found = learner(size, critic)
     policy, targets, critics = (tensors(m) for m in (found.actor, found.targets, found.critics))
-    found._update_critics(batch(size), found._target(batch(size)))
+    found._step_critics(batch(size), backup(found, batch(size)))
     assert same(policy, found.actor)
     assert same(targets, found.targets)
     assert not same(critics, found.critics)
@@ -212,7 +217,7 @@ def test_conservative_step_lowers_values_at_large_and_raises_logged_ones() -> No
 
     logged, random = values(data.action), values(anywhere)
     for _ in range(5):
-        found._update_critics(data, found._target(data))
+        found._step_critics(data, backup(found, data))
     assert bool((values(data.action) - logged > values(anywhere) - random + 0.01).all())
 
 
@@ -325,9 +330,9 @@ def test_slopes_carry_a_gradient_in_the_critics_and_not_in_the_batch() -> None:
 def test_diverse_step_makes_the_slopes_less_alike() -> None:
     size = sizes(0, 1, action=3)
     found, data = learner(size, Diversity(weight=100.0), critics=5), batch(size)
-    first = found._update_critics(data, found._target(data))["slope_similarity"]
+    first = found._step_critics(data, backup(found, data))["slope_similarity"]
     for _ in range(5):
-        last = found._update_critics(data, found._target(data))["slope_similarity"]
+        last = found._step_critics(data, backup(found, data))["slope_similarity"]
     assert bool((last < first - 0.1).all())
 
 
@@ -350,7 +355,7 @@ def test_gradient_steps_each_weight_however_it_lies_in_memory() -> None:
     gradients = torch.autograd.grad(slope, parameters, allow_unused=True)
     assert gradients[0] is not None
     assert gradients[0].stride() != parameters[0].stride()  # else this would show nothing
-    found._update_critics(data, found._target(data))
+    found._step_critics(data, backup(found, data))
     slow = [p.detach().clone().requires_grad_() for p in before]
     adam = torch.optim.Adam(slow, lr=1e-2)
     for copy, parameter in zip(slow, parameters, strict=True):

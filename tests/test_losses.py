@@ -46,8 +46,8 @@ def test_divergence_is_the_mean_log_ratio_of_squashed_samples() -> None:
     policy = squashed([0.4, -0.3], [-1.0, -0.7])
     prior = squashed([0.1, 0.1], [-0.6, -0.9])
     noise = torch.randn(100_000, 2, generator=torch.Generator().manual_seed(0))
-    action, log_prob = policy.sample(noise)
-    ratio = log_prob - prior.log_prob(action)
+    sample = policy.sample(noise)
+    ratio = sample.log_prob() - prior.log_prob(sample.action())
     error = float(ratio.std()) / math.sqrt(100_000)
     assert float(losses.gaussian_kl(policy, prior)) == pytest.approx(
         float(ratio.mean()), abs=4.0 * error

@@ -60,7 +60,8 @@ def test_density_at_the_origin_is_the_gaussian_s() -> None:
 
 def test_log_prob_of_a_sample_is_the_sample_s_own() -> None:
     policy = SquashedNormal(0.5 * normal(0, 4, 6, 2), 0.3 * normal(1, 4, 6, 2) - 1.0)
-    action, log_prob = policy.sample(normal(2, 4, 6, 2))
+    sample = policy.sample(normal(2, 4, 6, 2))
+    action, log_prob = sample.action(), sample.log_prob()
     assert log_prob.shape == (4, 6)
     assert float(action.abs().max()) < 0.999
     torch.testing.assert_close(policy.log_prob(action), log_prob, atol=1e-4, rtol=1e-4)
@@ -68,15 +69,15 @@ def test_log_prob_of_a_sample_is_the_sample_s_own() -> None:
 
 def test_log_prob_is_finite_at_the_bounds_and_far_beyond_the_mean() -> None:
     policy = SquashedNormal(torch.full((1, 2), 30.0), torch.full((1, 2), -5.0))
-    action, log_prob = policy.sample(torch.full((1, 2), 40.0))
-    assert action.tolist() == [[1.0, 1.0]]
-    assert bool(log_prob.isfinite().all())
+    sample = policy.sample(torch.full((1, 2), 40.0))
+    assert sample.action().tolist() == [[1.0, 1.0]]
+    assert bool(sample.log_prob().isfinite().all())
     assert bool(policy.log_prob(torch.tensor([[1.0, -1.0]])).isfinite().all())
 
 
 def test_mode_is_the_sample_without_noise() -> None:
     policy = SquashedNormal(normal(0, 5, 2), normal(1, 5, 2))
-    torch.testing.assert_close(policy.mode(), policy.sample(torch.zeros(5, 2))[0])
+    torch.testing.assert_close(policy.mode(), policy.sample(torch.zeros(5, 2)).action())
 
 
 def test_log_std_of_an_actor_stays_in_its_bounds() -> None:

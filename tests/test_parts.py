@@ -82,6 +82,11 @@ def sac(size: Sizes, weight: float = 0.0, **changes: Any) -> SacLearner:
     return config.build(size, regulariser)
 
 
+def backup(learner: SacLearner, data: Batch) -> Tensor:
+    """The target of the learner's critics."""
+    return learner._target(data, learner._choose(data, moves=False))
+
+
 def test_critic_step_moves_values_towards_their_target() -> None:
     size = sizes(0, 1)
     learner, data = sac(size, discount=0.0), batch(size)
@@ -92,36 +97,79 @@ def test_critic_step_moves_values_towards_their_target() -> None:
         return (values - data.reward[:, None]).square().mean(-1)
 
     before = error()
-    learner._update_critics(data, learner._target(data))
+    learner._step_critics(data, backup(learner, data))
     assert bool((error() < before).all())
 
 
 def test_policy_step_raises_value_less_penalty() -> None:
     size = sizes(0, 1)
-    learner, data = sac(size, weight=0.1), batch(size)
+    learner, data = sac(size, weight=0.1, critic_rate=0.0), batch(size)
     noise = normal(9, 2, 32, 1)
 
     def objective() -> Tensor:
         with torch.no_grad():
-            action, log_prob = learner.actor.distribution(data.observation).sample(noise)
-            value = learner.critics.values(data.observation, action).amin(1)
-        return (value - 0.1 * log_prob).mean(-1)
+            sample = learner.actor.distribution(data.observation).sample(noise)
+            value = learner.critics.values(data.observation, sample.action()).amin(1)
+        return (value - 0.1 * sample.log_prob()).mean(-1)
 
     before = objective()
     for _ in range(5):
-        learner._update_policy(data, learner._propose(data))
+        learner.update(data)
     assert bool((objective() > before).all())
 
 
-def test_policy_step_leaves_critics_targets_and_prior_alone() -> None:
-    size = sizes(0)
-    prior = unfitted_prior(size)
-    learner = Sac(hidden=(8,)).build(size, ExplicitKl(target=1.0).build(size, prior))
-    kept = {m: tensors(m) for m in (learner.critics, learner.targets, prior.actor)}
-    policy = tensors(learner.actor)
-    learner._update_policy(batch(size), learner._propose(batch(size)))
-    assert all(same(before, module) for module, before in kept.items())
-    assert not same(policy, learner.actor)
+def test_critics_take_the_same_step_whether_or_not_the_policy_moves() -> None:
+    size = sizes(0, 1)
+    learners = [sac(size, discount=0.0, critics_first=first) for first in (0, 1)]
+    for learner in learners:
+        learner.update(batch(size))
+    moving, waiting = learners
+    for one, other in zip(moving.critics.parameters(), waiting.critics.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+    assert not same(tensors(moving.actor), waiting.actor)
+
+
+@pytest.mark.parametrize("halves", [Entropy(initial=0.3), ExplicitKl(weight=0.3, target=0.1)])
+def test_update_is_the_algorithm_as_printed(halves: Entropy | ExplicitKl) -> None:
+    """Lines 9 to 13 one by one, by autograd: the policy climbs the critics of before their step."""
+    size, count = sizes(0, 1, observation=3, action=2), 32
+    prior, data = unfitted_prior(size), batch(size)
+    learner = Sac(hidden=(16, 16)).build(size, halves.build(size, prior))
+    learner.update(data)  # so that targets, weight and both Adams have left their starts
+    plain = Sac(hidden=(16, 16)).build(size, halves.build(size, prior))
+    plain.load_state({name: tensor.clone() for name, tensor in learner.state().items()})
+    learner.update(data)
+
+    weight = plain.regulariser.weight()[:, None]
+    noise = plain.noise.normal(2 * count, 2)
+    with torch.no_grad():
+        sample = plain.actor.distribution(data.next_observation).sample(noise[:, :count])
+        ahead = plain.targets.values(data.next_observation, sample.action()).amin(1)
+        paid = weight * plain.regulariser.divergence(sample, data.next_observation)
+        target = data.reward + 0.99 * (ahead - paid)
+    sample = plain.actor.distribution(data.observation).sample(noise[:, count:])
+    divergence = plain.regulariser.divergence(sample, data.observation)
+    value = plain.critics.values(data.observation, sample.action()).amin(1)
+    policy_slopes = torch.autograd.grad(
+        (weight * divergence - value).mean(1).sum(), list(plain.actor.parameters())
+    )
+    error = plain.critics.values(data.observation, data.action) - target[:, None]
+    critic_slopes = torch.autograd.grad(
+        0.5 * error.square().mean(2).sum(), list(plain.critics.parameters())
+    )
+    steps = ((plain.actor, policy_slopes), (plain.critics, critic_slopes))
+    for module, slopes in steps:
+        for parameter, slope in zip(module.parameters(), slopes, strict=True):
+            assert parameter.grad is not None
+            parameter.grad.copy_(slope)
+    plain.adam_policy.step()
+    plain.adam_critics.step()
+    plain.regulariser.adapt(divergence.detach().mean(-1))
+
+    for one, other in ((learner.actor, plain.actor), (learner.critics, plain.critics)):
+        for mine, wanted in zip(one.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(mine, wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(learner.regulariser.weight(), plain.regulariser.weight())
 
 
 def test_policy_and_its_weight_stand_still_while_the_critics_learn_first() -> None:
@@ -149,7 +197,7 @@ def test_critic_step_leaves_policy_targets_and_prior_alone() -> None:
     learner = Sac(hidden=(8,)).build(size, ExplicitKl(target=1.0).build(size, prior))
     kept = {m: tensors(m) for m in (learner.actor, learner.targets, prior.actor)}
     critics = tensors(learner.critics)
-    learner._update_critics(batch(size), learner._target(batch(size)))
+    learner._step_critics(batch(size), backup(learner, batch(size)))
     assert all(same(before, module) for module, before in kept.items())
     assert not same(critics, learner.critics)
 
@@ -223,8 +271,8 @@ def test_terminal_masks_the_bootstrap() -> None:
     size = sizes(0)
     learner, data = sac(size), batch(size)
     ended = replace(data, terminal=torch.ones_like(data.terminal))
-    assert torch.equal(learner._target(ended), data.reward)
-    assert not torch.equal(learner._target(data), data.reward)
+    assert torch.equal(backup(learner, ended), data.reward)
+    assert not torch.equal(backup(learner, data), data.reward)
 
 
 def test_target_takes_the_smaller_of_the_target_critics() -> None:
@@ -234,7 +282,7 @@ def test_target_takes_the_smaller_of_the_target_critics() -> None:
         for parameter in learner.targets.parameters():
             parameter.zero_()
         learner.targets.body.biases[-1][:, 0, 0] = torch.tensor([3.0, -2.0])
-    torch.testing.assert_close(learner._target(data), data.reward + 0.99 * -2.0)
+    torch.testing.assert_close(backup(learner, data), data.reward + 0.99 * -2.0)
 
 
 @pytest.mark.parametrize("penalised", [True, False])
@@ -247,12 +295,10 @@ def test_backup_pays_the_penalty_where_the_row_says_so(penalised: bool) -> None:
     with torch.no_grad():
         for parameter in learner.targets.parameters():
             parameter.zero_()
-        policy = learner.actor.distribution(data.next_observation)
-        divergence = learner.regulariser.divergence(
-            policy, torch.zeros(1, 32), data.next_observation
-        )
+        sample = learner.actor.distribution(data.next_observation).sample(torch.zeros(1, 32, 1))
+        divergence = learner.regulariser.divergence(sample, data.next_observation)
     expected = data.reward - 0.99 * 2.0 * divergence * penalised
-    torch.testing.assert_close(learner._target(data), expected)
+    torch.testing.assert_close(backup(learner, data), expected)
 
 
 def test_metrics_are_one_number_a_seed_without_gradient() -> None:
@@ -330,7 +376,8 @@ def test_scaled_divergence_has_a_variance_of_its_own_for_every_seed(
     log_std = torch.log(torch.tensor([0.05, 0.5]))[:, None, None].expand_as(here.mean)
     monkeypatch.setattr(prior, "distribution", lambda _: SquashedNormal(here.mean, log_std))
     shifted = SquashedNormal(here.mean + 0.02, log_std)
-    found = ScaledKl().build(size, prior).divergence(shifted, torch.zeros(2, 16), observation)
+    sample = shifted.sample(torch.zeros(2, 16, 1))
+    found = ScaledKl().build(size, prior).divergence(sample, observation)
     expected = torch.full((2, 16), 0.5 * size.action * 0.02**2)
     torch.testing.assert_close(found.detach(), expected, rtol=1e-2, atol=0.0)
 
@@ -347,7 +394,7 @@ def test_scaled_divergence_of_shifted_means_is_half_the_squared_distance(
     monkeypatch.setattr(prior, "distribution", lambda _: SquashedNormal(here.mean, log_std))
     shifted = SquashedNormal(here.mean + 0.02, log_std)
     penalty = ScaledKl(shift=0.02).build(size, prior)
-    found = penalty.divergence(shifted, torch.zeros(1, 16), observation)
+    found = penalty.divergence(shifted.sample(torch.zeros(1, 16, 1)), observation)
     assert found.tolist()[0] == pytest.approx([0.5 * size.action * 0.02**2] * 16, rel=1e-2)
     assert penalty.dual.target == pytest.approx(float(found.detach().mean()), rel=1e-2)
 
@@ -357,7 +404,8 @@ def test_divergence_of_a_policy_that_is_the_prior_is_zero() -> None:
     prior = unfitted_prior(size)
     observation = normal(0, 1, 16, 2)
     penalty = ExplicitKl().build(size, prior)
-    found = penalty.divergence(prior.distribution(observation), torch.zeros(1, 16), observation)
+    sample = prior.distribution(observation).sample(torch.zeros(1, 16, 1))
+    found = penalty.divergence(sample, observation)
     assert found.shape == (1, 16)
     assert float(found.detach().abs().max()) < 1e-6
 
@@ -465,12 +513,12 @@ def test_prior_fit_recovers_a_gaussian_policy() -> None:
     """Data from mean tanh(0.5 o) with log std -1 before the squash."""
     observation = normal(0, 4000, 2)
     policy = SquashedNormal(0.5 * observation[:, :1], torch.full((4000, 1), -1.0))
-    action, log_prob = policy.sample(normal(1, 4000, 1))
+    sample = policy.sample(normal(1, 4000, 1))
     zero = torch.zeros(4000, 1)
-    rows = torch.cat((observation, action, zero, observation, zero), 1)
+    rows = torch.cat((observation, sample.action(), zero, observation, zero), 1)
     prior = Unweighted(fit=Fit(updates=400, rate=5e-3, hidden=(16,))).build(sizes())
     found = prior.fit(rows)
-    assert found["likelihood"] == pytest.approx(float(log_prob.mean()), abs=0.08)
+    assert found["likelihood"] == pytest.approx(float(sample.log_prob().mean()), abs=0.08)
     with torch.no_grad():
         fitted = prior.distribution(torch.tensor([[[1.0, 0.0], [-1.0, 0.0]]]))
     assert fitted.mean[0, :, 0].tolist() == pytest.approx([0.5, -0.5], abs=0.15)

@@ -77,14 +77,45 @@ def test_gradient_of_a_gradient_is_that_of_the_plain_perceptrons(widths: tuple[i
 def test_pass_writes_the_gradients_of_autograd(widths: tuple[int, ...]) -> None:
     net = stack(widths)
     x = inputs(net)
-    wanted = torch.autograd.grad(loss_of(rectified.plain(x, *layers(net))), (x, *net.parameters()))
+    wanted = torch.autograd.grad(loss_of(rectified.plain(x, *layers(net))), tuple(net.parameters()))
     adam(net, 1e-3)
     run = net.run(x)
     (slope,) = torch.autograd.grad(loss_of(run.output), (run.output,))
     run.to_parameters(slope)
-    assert close(run.to_inputs(slope), wanted[0])
-    assert close(run.to_inputs(slope, 1), wanted[0][..., 1:])
-    for parameter, gradient in zip(net.parameters(), wanted[1:], strict=True):
+    for parameter, gradient in zip(net.parameters(), wanted, strict=True):
+        assert close(parameter.grad, gradient)
+
+
+@pytest.mark.parametrize("widths", SHAPES)
+@pytest.mark.parametrize("learned", [0, 4, 11])
+def test_rows_of_a_pass_go_different_ways_back(widths: tuple[int, ...], learned: int) -> None:
+    net = stack(widths)
+    x = inputs(net)
+    first = loss_of(rectified.plain(x[:, :learned], *layers(net)))
+    of_parameters = torch.autograd.grad(first, tuple(net.parameters()))
+    second = loss_of(rectified.plain(x[:, learned:], *layers(net)))
+    (of_inputs,) = torch.autograd.grad(second, (x,))
+    adam(net, 1e-3)
+    run = net.run(x)
+    both = loss_of(run.output[:, :learned]) + loss_of(run.output[:, learned:])
+    (slope,) = torch.autograd.grad(both, (run.output,))
+    assert close(run.back(slope, learned), of_inputs[:, learned:])
+    assert close(run.back(slope, learned, 1), of_inputs[:, learned:, 1:])
+    for parameter, gradient in zip(net.parameters(), of_parameters, strict=True):
+        assert close(parameter.grad, gradient)
+
+
+@pytest.mark.parametrize("widths", SHAPES)
+def test_rows_before_the_start_give_the_parameters_nothing(widths: tuple[int, ...]) -> None:
+    net = stack(widths)
+    x = inputs(net)
+    loss = loss_of(rectified.plain(x[:, 4:], *layers(net)))
+    wanted = torch.autograd.grad(loss, tuple(net.parameters()))
+    adam(net, 1e-3)
+    run = net.run(x)
+    (slope,) = torch.autograd.grad(loss_of(run.output[:, 4:]), (run.output,))
+    run.to_parameters(slope, start=4)
+    for parameter, gradient in zip(net.parameters(), wanted, strict=True):
         assert close(parameter.grad, gradient)
 
 
@@ -97,6 +128,7 @@ def test_inputs_of_a_pass_get_no_gradient_unasked() -> None:
 def test_slope_of_the_action_is_the_sum_over_critics() -> None:
     sizes = Sizes(seeds=(0, 1), observation=3, action=2)
     critics = Critics(sizes, (8,), 2, "critics")
+    adam(critics, 1e-3)
     draw = torch.Generator().manual_seed(0)
     state = torch.randn(2, 5, 3, generator=draw)
     action = torch.randn(2, 5, 2, generator=draw).requires_grad_()
@@ -104,7 +136,7 @@ def test_slope_of_the_action_is_the_sum_over_critics() -> None:
     run = critics.run(state, action)
     assert torch.equal(critics.reading(run.output), critics.values(state, action))
     (slope,) = torch.autograd.grad(loss_of(critics.reading(run.output)), (run.output,))
-    assert close(critics.action_slope(run, slope), wanted)
+    assert close(critics.added(run.back(slope, 0, critics.observation)), wanted)
 
 
 def test_adam_of_one_tensor_steps_as_adam_of_many() -> None:
@@ -145,7 +177,8 @@ def test_loss_of_a_pass_and_of_other_evaluations_is_descended_whole() -> None:
     together, apart = adam(mine, 0.01), adam(other, 0.01)
     for _ in range(3):
         run = mine.run(x)
-        descend_run(loss_of(run.output) + mine.evaluate(-x).sum(), run, mine.parameters(), together)
+        loss = loss_of(run.output) + mine.evaluate(-x).sum()
+        descend_run(loss, run, mine.parameters(), together, learned=11)
         whole = loss_of(other.evaluate(x)) + other.evaluate(-x).sum()
         descend(whole, other.parameters(), apart)
     for one, two in zip(mine.parameters(), other.parameters(), strict=True):
@@ -183,8 +216,8 @@ def test_half_precision_is_close_and_keeps_float32_outside(widths: tuple[int, ..
     adam(net, 1e-3)
     run = net.run(x)
     (slope,) = torch.autograd.grad(loss_of(run.output), (run.output,))
+    assert near(run.back(slope, 0), wanted[0])
     run.to_parameters(slope)
-    assert near(run.to_inputs(slope), wanted[0])
     for parameter, gradient in zip(net.parameters(), wanted[1:], strict=True):
         assert near(parameter.grad, gradient)
     wide = len(widths) > 3  # else no layer lies between hidden ones, and nothing changes

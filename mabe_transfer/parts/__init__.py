@@ -16,7 +16,7 @@ from mabe_transfer.batches import Batch, Data, Metrics, unpack
 if TYPE_CHECKING:
     from mabe_transfer.graphs import Stretch
     from mabe_transfer.networks import Actor, Critics
-    from mabe_transfer.squashed import SquashedNormal
+    from mabe_transfer.squashed import Sample, SquashedNormal
 
 __all__ = [
     "Batch",
@@ -124,8 +124,8 @@ class Regulariser(Protocol):
     def weight(self) -> Tensor:
         """The weight now, [S], without gradient."""
 
-    def divergence(self, policy: SquashedNormal, log_prob: Tensor, observation: Tensor) -> Tensor:
-        """The divergence at each state, [S, B], with gradient in the policy."""
+    def divergence(self, sample: Sample, observation: Tensor) -> Tensor:
+        """The divergence of a policy that gave a sample in states, [S, B], with its gradient."""
 
     def adapt(self, divergence: Tensor) -> Metrics:
         """Move the weight, given the batch's mean divergence [S]."""

@@ -127,7 +127,8 @@ class ConservativeLoss:
         policy = actor.distribution(torch.cat((observation, next_observation), 1))
         here, there = noise[:, count:].chunk(2, dim=1)
         policy = SquashedNormal(policy.mean[:, None], policy.log_std[:, None])
-        found, log_prob = policy.sample(torch.cat((here, there), 2))
+        sample = policy.sample(torch.cat((here, there), 2))
+        found, log_prob = sample.action(), sample.log_prob()
         density = torch.full_like(log_prob[..., :states], -width * math.log(2.0))
         return (
             torch.cat((uniform, found[:, :, :states], found[:, :, states:]), 1),

@@ -100,7 +100,7 @@ class InconsistencyLoss:
         successor = observation[:, None, None] + mean + std * noise[..., :width]
         successor = successor.flatten(1, 3)  # [S, N E B, O]
         policy = learner.actor.distribution(successor)
-        after, _ = policy.sample(noise[..., width:].flatten(1, 3))
+        after = policy.sample(noise[..., width:].flatten(1, 3)).action()
         value = learner.targets.values(successor, after).amin(1)
         return pessimism.bellman_inconsistency(value.view(seeds, samples, members, rows))
 

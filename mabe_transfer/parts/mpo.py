@@ -101,7 +101,7 @@ class MpoLearner:
         """Actions at [S, B, O]: the mode, or a sample where noise [S, B, A] is given."""
         with torch.no_grad():
             policy = self.actor.distribution(observation)
-            return policy.mode() if noise is None else policy.sample(noise)[0]
+            return policy.mode() if noise is None else policy.sample(noise).action()
 
     def start_from(self, prior: dict[str, Tensor]) -> None:
         """Become a copy of a fitted prior."""
@@ -138,7 +138,7 @@ class MpoLearner:
     def _update_critics(self, batch: Batch) -> Metrics:
         with torch.no_grad():
             policy = self.target_actor.distribution(batch.next_observation)
-            action, _ = policy.sample(self.backups.normal(*batch.action.shape[1:]))
+            action = policy.sample(self.backups.normal(*batch.action.shape[1:])).action()
             ahead = self.targets.values(batch.next_observation, action).amin(1)
             discount = self.config.discount * (1.0 - batch.terminal)
             target = losses.soft_target(batch.reward, discount, ahead, torch.zeros_like(ahead))

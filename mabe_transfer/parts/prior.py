@@ -174,7 +174,7 @@ class BehaviourPrior:
         """Actions at [S, B, O]: the mode, or a sample where noise [S, B, A] is given."""
         with torch.no_grad():
             found = self.distribution(observation)
-            return found.mode() if noise is None else found.sample(noise)[0]
+            return found.mode() if noise is None else found.sample(noise).action()
 
     def stretch(self) -> Stretch:
         """Updates are the same, except that returns are computed now and then."""

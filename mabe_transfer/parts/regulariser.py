@@ -23,7 +23,7 @@ from mabe_transfer.errors import UserError
 
 if TYPE_CHECKING:
     from mabe_transfer.parts import Metrics, Prior
-    from mabe_transfer.squashed import SquashedNormal
+    from mabe_transfer.squashed import Sample, SquashedNormal
     from mabe_transfer.streams import Sizes
 
 
@@ -67,10 +67,10 @@ class EntropyBonus:
         self.dual = dual
         self.weight, self.state, self.load_state = dual.weight, dual.state, dual.load_state
 
-    def divergence(self, policy: SquashedNormal, log_prob: Tensor, observation: Tensor) -> Tensor:
+    def divergence(self, sample: Sample, observation: Tensor) -> Tensor:
         """Give log pi(a | s), [S, B]."""
-        del policy, observation
-        return log_prob
+        del observation
+        return sample.log_prob()
 
     def adapt(self, divergence: Tensor) -> Metrics:
         """Move the temperature towards the target entropy."""
@@ -164,12 +164,11 @@ class KlPenalty:
         self.dual, self.prior = dual, prior
         self.weight, self.state, self.load_state = dual.weight, dual.state, dual.load_state
 
-    def divergence(self, policy: SquashedNormal, log_prob: Tensor, observation: Tensor) -> Tensor:
+    def divergence(self, sample: Sample, observation: Tensor) -> Tensor:
         """Give KL(pi(. | s) || p(. | s)), [S, B]."""
-        del log_prob
         with torch.no_grad():
             prior = self.prior.distribution(observation)
-        return self.counted(losses.gaussian_kl(policy, prior), prior)
+        return self.counted(losses.gaussian_kl(sample.policy, prior), prior)
 
     def counted(self, divergence: Tensor, prior: SquashedNormal) -> Tensor:
         """The divergence [S, B] in the units that it is paid in: nats."""

@@ -68,8 +68,8 @@ class Sac:
 
 
 @dataclass(frozen=True, slots=True)
-class Proposal:
-    """What the policy would do in a batch, before its critics are asked."""
+class Choice:
+    """What the policy would do in some states, before critics are asked."""
 
     run: Pass  # of the policy's perceptron
     action: Tensor  # [S, B, A], sampled
@@ -105,7 +105,7 @@ class SacLearner:
         with torch.no_grad():
             if noise is None:
                 return self.deployed.distribution(observation).mode()
-            return self.actor.distribution(observation).sample(noise)[0]
+            return self.actor.distribution(observation).sample(noise).action()
 
     def start_from(self, prior: dict[str, Tensor]) -> None:
         """Become a copy of a fitted prior."""
@@ -130,65 +130,92 @@ class SacLearner:
         self.updates += count
 
     def update(self, batch: Batch) -> Metrics:
-        """Take one gradient step of critics, policy and regulariser (MABE Alg. 1 l. 9-13)."""
-        with aside(batch.reward.device):
-            target = self._target(batch)
+        """Take one gradient step of critics, policy and regulariser (MABE Alg. 1 l. 9-13).
+
+        As printed, the policy climbs the critics as they are before their own step. So each network
+        is gone through once for both: of a pass's rows, the first ones are what the critics learn
+        from, and the others, as many, what the policy does.
+        """
         moves = self.updates >= self.config.critics_first
-        proposal = self._propose(batch) if moves else None
-        metrics = self._update_critics(batch, target)
-        if proposal is not None:
-            metrics |= self._update_policy(batch, proposal)
+        choice = self._choose(batch, moves=moves)
+        with aside(batch.reward.device):
+            target = self._target(batch, choice)
+        metrics = (
+            self._step_both(batch, target, choice) if moves else self._step_critics(batch, target)
+        )
         self.updates += 1
         track(self.targets, self.critics, self.config.polyak)
         return metrics
 
-    def _update_critics(self, batch: Batch, target: Tensor) -> Metrics:
+    def _choose(self, batch: Batch, *, moves: bool) -> Choice:
+        """What the policy does in the next states and, where it moves, in the states."""
+        states = batch.next_observation
+        if moves:
+            states = torch.cat((states, batch.observation), 1)
+        run = self.actor.body.run(states)
+        noise = self.noise.normal(states.shape[1], batch.action.shape[-1])
+        sample = self.actor.reading(run.output).sample(noise)
+        return Choice(run, sample.action(), self.regulariser.divergence(sample, states))
+
+    @torch.no_grad()
+    def _target(self, batch: Batch, choice: Choice) -> Tensor:
+        count = batch.reward.shape[1]
+        value = self.targets.values(batch.next_observation, choice.action[:, :count]).amin(1)
+        penalty = torch.zeros_like(value)
+        if self.config.penalised_backup:
+            penalty = self.regulariser.weight()[:, None] * choice.divergence[:, :count]
+        discount = self.config.discount * (1.0 - batch.terminal)
+        return losses.soft_target(batch.reward, discount, value, penalty)
+
+    def _step_critics(self, batch: Batch, target: Tensor) -> Metrics:
         run = self.critics.run(batch.observation, batch.action)
-        value = self.critics.reading(run.output)
+        loss, metrics = self._critic_loss(batch, self.critics.reading(run.output), target)
+        self._descend(loss, run, target.shape[1])
+        return metrics
+
+    def _step_both(self, batch: Batch, target: Tensor, choice: Choice) -> Metrics:
+        count = target.shape[1]
+        _, action = choice.action.chunk(2, 1)
+        _, divergence = choice.divergence.chunk(2, 1)
+        states = torch.cat((batch.observation, batch.observation), 1)
+        run = self.critics.run(states, torch.cat((batch.action, action), 1))
+        learned, climbed = self.critics.reading(run.output).chunk(2, 2)
+        loss, metrics = self._critic_loss(batch, learned, target)
+        penalty = self.regulariser.weight()[:, None] * divergence
+        policy_loss = losses.actor_loss(climbed.amin(1), penalty)
+        # The chain rule by hand: what the loss gains by the action, it gains through the critics.
+        of_action = self._descend(loss + policy_loss, run, count)
+        (slope,) = torch.autograd.grad(
+            (policy_loss.sum(), action), (choice.run.output,), (None, of_action)
+        )
+        choice.run.to_parameters(slope, start=count)
+        self.adam_policy.step()
+        if self.deployed is not self.actor:
+            track(self.deployed, self.actor, self.config.policy_polyak)
+        metrics |= self.regulariser.adapt(divergence.detach().mean(-1))
+        return {"policy_loss": policy_loss.detach(), **metrics}
+
+    def _critic_loss(self, batch: Batch, value: Tensor, target: Tensor) -> tuple[Tensor, Metrics]:
+        """Loss of each seed's critics [S], and what there is to say of it."""
         join(target.device)
         metrics: Metrics = {}
         if self.critic is None:
             loss = losses.td_loss(value, target).sum(-1)
         else:
             loss, metrics = self.critic.loss(self, batch, value, target)
-        descend_run(loss.sum(), run, self.critics.parameters(), self.adam_critics)
-        return {"critic_loss": loss.detach(), "value": value.detach().mean((1, 2)), **metrics}
+        return loss, {"critic_loss": loss.detach(), "value": value.detach().mean((1, 2)), **metrics}
 
-    @torch.no_grad()
-    def _target(self, batch: Batch) -> Tensor:
-        policy = self.actor.distribution(batch.next_observation)
-        action, log_prob = policy.sample(self.noise.normal(*batch.action.shape[1:]))
-        value = self.targets.values(batch.next_observation, action).amin(1)
-        penalty = torch.zeros_like(value)
-        if self.config.penalised_backup:
-            divergence = self.regulariser.divergence(policy, log_prob, batch.next_observation)
-            penalty = self.regulariser.weight()[:, None] * divergence
-        discount = self.config.discount * (1.0 - batch.terminal)
-        return losses.soft_target(batch.reward, discount, value, penalty)
-
-    def _propose(self, batch: Batch) -> Proposal:
-        run = self.actor.body.run(batch.observation)
-        policy = self.actor.reading(run.output)
-        action, log_prob = policy.sample(self.noise.normal(*batch.action.shape[1:]))
-        divergence = self.regulariser.divergence(policy, log_prob, batch.observation)
-        return Proposal(run, action, divergence)
-
-    def _update_policy(self, batch: Batch, proposal: Proposal) -> Metrics:
-        run, action, divergence = proposal.run, proposal.action, proposal.divergence
-        look = self.critics.run(batch.observation, action)
-        value = self.critics.reading(look.output).amin(1)
-        penalty = self.regulariser.weight()[:, None] * divergence
-        loss = losses.actor_loss(value, penalty)
-        # The chain rule by hand: what the loss gains by the action, it gains through the critics.
-        (of_value,) = torch.autograd.grad(loss.sum(), (look.output,), retain_graph=True)
-        of_action = self.critics.action_slope(look, of_value)
-        slopes = torch.autograd.grad((loss.sum(), action), (run.output,), (None, of_action))
-        run.to_parameters(*slopes)
-        self.adam_policy.step()
-        if self.deployed is not self.actor:
-            track(self.deployed, self.actor, self.config.policy_polyak)
-        metrics = self.regulariser.adapt(divergence.detach().mean(-1))
-        return {"policy_loss": loss.detach(), **metrics}
+    def _descend(self, loss: Tensor, run: Pass, learned: int) -> Tensor:
+        """Step the critics by a pass's first rows; the loss's slope in the others' actions."""
+        of_action = descend_run(
+            loss.sum(),
+            run,
+            self.critics.parameters(),
+            self.adam_critics,
+            learned=learned,
+            first=self.critics.observation,
+        )
+        return self.critics.added(of_action)
 
     def state(self) -> dict[str, Tensor]:
         """Everything needed to go on exactly."""

@@ -167,7 +167,7 @@ class TrustRegionLearner:
         """Actions at [S, B, O]: the mode, or a sample where noise [S, B, A] is given."""
         with torch.no_grad():
             policy = self.actor.distribution(observation)
-            return policy.mode() if noise is None else policy.sample(noise)[0]
+            return policy.mode() if noise is None else policy.sample(noise).action()
 
     def start_from(self, prior: dict[str, Tensor]) -> None:
         """Take the means of a fitted prior, with the standard deviation of a start.
