@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mabe_transfer.algorithms import algorithm
 from mabe_transfer.batched import BatchedEnv
 from mabe_transfer.domains import Domain, domain
-from mabe_transfer.graphs import Stepper
+from mabe_transfer.graphs import Stepper, recorder
 from mabe_transfer.learner import Learner, Parts
 from mabe_transfer.library import open_dataset
 from mabe_transfer.parts.rollouts import RolloutPool, Rollouts
@@ -151,7 +151,7 @@ def updating(
         mine.pool.rows[..., -1] = 0.0  # no ends
         mine.pool.filled.fill_(mine.pool.capacity)
         mine.updates = 1  # past the rollout of the first update
-    stepper = Stepper(mine, mine.parts.sizes.device)
+    stepper = Stepper(mine, recorder(mine.parts.sizes.device))
 
     def update(count: int) -> float:
         start = time.perf_counter()

@@ -66,22 +66,19 @@ def decayed_adam(
 
 
 def fused(parameters: Sequence[Tensor] | Sequence[dict[str, Any]], rate: float) -> torch.optim.Adam:
-    """Make an Adam that steps all its parameters in one operation, which a GPU can replay."""
+    """Make an Adam that steps all its parameters in one operation, which can be replayed."""
     first = parameters[0]
     tensor = first if isinstance(first, Tensor) else first["params"][0]
-    if not tensor.is_cuda:
-        return torch.optim.Adam(parameters, lr=rate, fused=True)
-    set_later = torch.tensor(rate, device=tensor.device)  # `set_rate` reaches a recorded step too
-    return torch.optim.Adam(parameters, lr=set_later, fused=True, capturable=True)
+    # As a tensor `set_rate` reaches a recorded step too; as a double it is the number it was given.
+    dtype = torch.float32 if tensor.is_cuda else torch.float64
+    set_later = torch.tensor(rate, dtype=dtype, device=tensor.device)
+    return torch.optim.Adam(parameters, lr=set_later, fused=True, capturable=tensor.is_cuda)
 
 
 def set_rate(optimiser: torch.optim.Adam, rate: float) -> None:
     """Set the learning rate, also of a step that was recorded."""
     for group in optimiser.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate
+        group["lr"].fill_(rate)
 
 
 def descend(loss: Tensor, parameters: Iterable[Tensor], optimiser: torch.optim.Adam) -> None:

@@ -186,7 +186,7 @@ def roll_out(
     elites, sizes = model.elites.shape[1], model.sizes
     starts = spaced(rows.observation, max(elites, effort.rollouts))
     observation = starts[: len(starts) // elites * elites][None]
-    streams = Streams(sizes, "forecast/rollouts", block=1)
+    streams = Streams(sizes, "forecast/rollouts")
     alive = torch.ones(observation.shape[:2], dtype=torch.bool)
     total, count, left = 0.0, 0, None
     for step in range(effort.horizon):

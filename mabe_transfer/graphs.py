@@ -1,9 +1,10 @@
-"""Many updates as one CUDA graph, so that a GPU does not wait for each of their small operations.
+"""Updates that are recorded once and replayed, so that no time goes by between their operations.
 
-An update of small networks is a few hundred operations of microseconds, and a processor needs
-longer to ask for one than a GPU to do it. What is the same at every update is recorded once, a
-block of updates at a time, and replayed. Nothing else changes: the recording is of the very code
-that runs without it, and takes the same numbers from the same streams.
+An update of small networks is a few hundred operations of microseconds, and a processor needs as
+long to ask for one as to do it, or longer than a GPU does. What is the same at every update is
+recorded once and replayed: on a GPU as a CUDA graph of a block of updates, on a CPU as a tape of
+one. Nothing else changes: the recording is of the very code that runs without it, and takes the
+same numbers from the same streams.
 """
 
 from __future__ import annotations
@@ -17,12 +18,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mabe_transfer import beside
+from mabe_transfer import beside, tape
 from mabe_transfer.streams import generators
 
-BLOCK = 10  # updates of a graph: a divisor of the usual distances between looks and rollouts
+BLOCK = 10  # updates of a CUDA graph: a divisor of the usual distances between looks and rollouts
 WARM = 3  # updates of a kind taken singly before its recording, so that optimisers have begun
-KEPT = 4  # graphs kept, the newest ones; each holds on to the memory that its updates work in
 FOREVER = 10**9
 
 
@@ -33,14 +33,20 @@ class Stretch:
     Attributes:
         length: How many they are; 0 where each must be taken by itself.
         key: What tells these operations from those of another stretch.
+        turn: Updates until one that does more, which comes again after as many as ever.
     """
 
     length: int
     key: Hashable = None
+    turn: int = FOREVER
 
     def within(self, length: int, key: Hashable = None) -> Stretch:
         """This stretch, as far as it lies in another one."""
-        return Stretch(min(self.length, length), (self.key, key))
+        return Stretch(min(self.length, length), (self.key, key), self.turn)
+
+    def kind(self, block: int) -> Hashable:
+        """What tells its next updates, so many, from those that are recorded by themselves."""
+        return self.key, min(self.turn, block + 1)
 
 
 NEVER = Stretch(0)
@@ -49,7 +55,7 @@ NEVER = Stretch(0)
 
 def turning(updates: int, every: int) -> Stretch:
     """The stretch of updates of which every so many-th does more; `updates` were taken."""
-    return Stretch(FOREVER, min(every - updates % every, BLOCK + 1))
+    return Stretch(FOREVER, turn=every - updates % every)
 
 
 class Steps(Protocol):
@@ -75,67 +81,93 @@ class Graph(Protocol):
         """Do it again."""
 
 
-Record = Callable[[Callable[[], object]], Graph]
-"""What turns work into a graph without doing it."""
+Record = Callable[[Callable[[], object]], Graph | None]
+"""What does some work, and gives what does it again; none where it cannot be repeated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorder:
+    """How a kind of device records.
+
+    Attributes:
+        record: What does it.
+        block: Updates of a graph.
+        kept: Graphs kept, the newest ones; each holds on to the memory that its updates work in.
+    """
+
+    record: Record
+    block: int
+    kept: int
+
+
+def recorder(device: torch.device) -> Recorder | None:
+    """How a device records, if it does."""
+    match device.type:
+        case "cuda":
+            return Recorder(partial(on_cuda, device), block=BLOCK, kept=4)
+        case "cpu":
+            return Recorder(tape.record, block=1, kept=2)
+        case _:
+            return None
 
 
 class Stepper:
-    """Takes updates, by replays where a GPU can and one by one elsewhere.
+    """Takes updates, by replays where it can and one by one elsewhere.
 
     Args:
         steps: Whose updates.
-        device: Where they are taken.
-        record: What records a block of updates; the device's own if none.
+        recorder: How they are recorded, if they are.
     """
 
-    def __init__(self, steps: Steps, device: torch.device, record: Record | None = None) -> None:
-        self._steps = steps
-        self._record = record or _recorder(device)
+    def __init__(self, steps: Steps, recorder: Recorder | None) -> None:
+        self.steps, self._recorder = steps, recorder
         self._graphs: dict[Hashable, Graph] = {}
         self._taken: Counter[Hashable] = Counter()
+        self._single: set[Hashable] = set()  # kinds that cannot be repeated
 
     def advance(self, most: int) -> int:
         """Take at least one update and at the most so many; gives how many."""
-        steps = self._steps
-        if self._record is None:
+        steps, recorder = self.steps, self._recorder
+        if recorder is None:
             steps.step()
             return 1
         steps.prepare()
         stretch = steps.stretch()
-        if min(most, stretch.length) < BLOCK or self._taken[stretch.key] < WARM:
+        kind, block = stretch.kind(recorder.block), recorder.block
+        short = min(most, stretch.length) < block
+        if short or self._taken[kind] < WARM or kind in self._single:
             steps.step()
-            self._taken[stretch.key] += 1
+            self._taken[kind] += 1
             return 1
-        graph = self._graphs.pop(stretch.key, None)
+        graph = self._graphs.pop(kind, None)
         if graph is None:
-            while len(self._graphs) >= KEPT:  # the one that was not used for longest
+            while len(self._graphs) >= recorder.kept:  # the one that was not used for longest
                 del self._graphs[next(iter(self._graphs))]
-            graph = self._record(self._block)  # which counts its updates, and takes none
+            graph = recorder.record(partial(self._block, block))
         else:
-            steps.skip(BLOCK)
-        self._graphs[stretch.key] = graph
-        graph.replay()
-        return BLOCK
+            steps.skip(block)
+            graph.replay()
+        if graph is None:
+            self._single.add(kind)
+        else:
+            self._graphs[kind] = graph
+        return block
 
-    def _block(self) -> None:
-        for _ in range(BLOCK):
-            self._steps.step()
+    def _block(self, count: int) -> None:
+        for _ in range(count):
+            self.steps.step()
 
 
 class Repeated:
-    """Work on one tensor, time after time: replayed on a GPU where its shape is that of the first.
+    """Work on one tensor, time after time: replayed where its shape is that of the first.
 
     Args:
         work: It; it keeps its results where it finds them.
-        device: Where.
-        record: What records it; the device's own if none.
+        recorder: How it is recorded, if it is.
     """
 
-    def __init__(
-        self, work: Callable[[Tensor], None], device: torch.device, record: Record | None = None
-    ) -> None:
-        self._work = work
-        self._record = record or _recorder(device)
+    def __init__(self, work: Callable[[Tensor], None], recorder: Recorder | None) -> None:
+        self._work, self._recorder = work, recorder
         self._shape: torch.Size | None = None
         self._given: Tensor | None = None
         self._graph: Graph | None = None
@@ -148,17 +180,13 @@ class Repeated:
         if usual and self._graph is not None and self._given is not None:
             self._given.copy_(given)
             self._graph.replay()
-            return
-        self._work(given)
-        self._taken += usual
-        if usual and self._record is not None and self._taken == WARM:
+        elif usual and self._recorder is not None and self._taken == WARM:
             self._given = kept = given.clone()
-            self._graph = self._record(lambda: self._work(kept))
-
-
-def _recorder(device: torch.device) -> Record | None:
-    """What records on a device, if anything does."""
-    return partial(on_cuda, device) if device.type == "cuda" else None
+            self._graph = self._recorder.record(lambda: self._work(kept))
+            self._taken += 1
+        else:
+            self._work(given)
+            self._taken += usual
 
 
 def on_cuda(device: torch.device, block: Callable[[], object]) -> Graph:
@@ -168,5 +196,6 @@ def on_cuda(device: torch.device, block: Callable[[], object]) -> Graph:
         for generator in generators(device):
             graph.register_generator_state(generator)
         with torch.cuda.graph(graph, stream=beside.stream(device, "recordings")):
-            block()
+            block()  # which counts its updates, and takes none
+        graph.replay()
     return graph

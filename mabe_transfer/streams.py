@@ -35,34 +35,26 @@ class Sizes:
 
 
 class Streams:
-    """Random numbers of one component: one generator a seed, drawn for many steps at once.
+    """Random numbers of one component: one generator a seed.
+
+    Every draw is made when it is asked for, so that all steps are the same operations and can be
+    replayed (see `graphs`).
 
     Args:
         sizes: Names the seeds and the device.
         component: The component's name; together with a seed it keys a stream.
-        block: Draws of how many steps are made together on a CPU. On a GPU every step draws its
-            own, so that all steps are the same operations and can be replayed (see `graphs`).
     """
 
-    def __init__(self, sizes: Sizes, component: str, *, block: int = 64) -> None:
+    def __init__(self, sizes: Sizes, component: str) -> None:
         self.device = sizes.device
         self.generators = [generator(seed, component, sizes.device) for seed in sizes.seeds]
-        self._block, self._used = block if sizes.device.type == "cpu" else 1, 0
-        self._shape: tuple[int, ...] = ()
-        self._drawn: Tensor | None = None
-        self._before = self._states()
         _living.add(self)
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal numbers, [S, *shape]; the shape must stay the same between calls."""
-        if self._drawn is None or self._used == self._block or shape != self._shape:
-            if self._block > 1:  # else nothing is ever left over that would be drawn again
-                self._before = self._states()
-            self._fill(shape)
-            self._used = 0
-        self._used += 1
-        assert self._drawn is not None
-        return self._drawn[:, self._used - 1]
+        """Standard normal numbers, [S, *shape]."""
+        return torch.stack(
+            [torch.randn(shape, generator=g, device=self.device) for g in self.generators]
+        )
 
     def integers(self, high: int | Sequence[int], *shape: int) -> Tensor:
         """Integers in [0, high), [S, *shape]; `high` may differ between seeds."""
@@ -81,37 +73,13 @@ class Streams:
         )
 
     def state(self) -> dict[str, Tensor]:
-        """The streams' state as tensors, enough to go on exactly."""
-        return {
-            "before": self._before,
-            "now": self._states(),
-            "shape": torch.tensor(self._shape, dtype=torch.int64),
-            "used": torch.tensor(self._used),
-        }
+        """The streams' state as a tensor, enough to go on exactly."""
+        return {"now": torch.stack([g.get_state() for g in self.generators])}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Go on from what `state` gave: the numbers drawn but not used are drawn again."""
-        self._used, self._drawn, self._before = int(state["used"]), None, state["before"]
-        if 0 < self._used < self._block:
-            self._restore(state["before"])
-            self._fill(tuple(int(n) for n in state["shape"]))
-        self._restore(state["now"])
-
-    def _restore(self, states: Tensor) -> None:
-        for g, saved in zip(self.generators, states, strict=True):
+        """Go on from what `state` gave."""
+        for g, saved in zip(self.generators, state["now"], strict=True):
             g.set_state(saved.cpu().clone())  # torch crashes on a view into other numbers
-
-    def _fill(self, shape: tuple[int, ...]) -> None:
-        self._shape = shape
-        self._drawn = torch.stack(
-            [
-                torch.randn((self._block, *shape), generator=g, device=self.device)
-                for g in self.generators
-            ]
-        )
-
-    def _states(self) -> Tensor:
-        return torch.stack([g.get_state() for g in self.generators])
 
 
 def living() -> list[Streams]:

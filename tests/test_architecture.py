@@ -50,6 +50,7 @@ ORDER = (
     "streams",
     "networks",
     "beside",
+    "tape",
     "graphs",
     "stopping",
     "actors",

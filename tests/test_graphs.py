@@ -18,12 +18,13 @@ from mabe_transfer.config import has_field, with_overrides
 from mabe_transfer.graphs import (
     BLOCK,
     FOREVER,
-    KEPT,
     NEVER,
     WARM,
+    Recorder,
     Repeated,
     Stepper,
     Stretch,
+    recorder,
     turning,
 )
 from mabe_transfer.learner import Learner, Parts
@@ -34,15 +35,18 @@ from mabe_transfer.parts.prior import Fit, PriorFit, Unweighted
 from mabe_transfer.parts.rollouts import Rollouts
 from mabe_transfer.parts.trajectories import WholeRollouts
 from mabe_transfer.parts.trust_region import Npg, Trpo
-from mabe_transfer.streams import Sizes, living
+from mabe_transfer.streams import Sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mabe_transfer.composition import Algorithm
+    from mabe_transfer.graphs import Graph
     from mabe_transfer.parts import Fitting
 
-CPU = torch.device("cpu")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+DEVICES = [pytest.param(CPU, id="cpu"), pytest.param(CUDA, id="cuda", marks=pytest.mark.gpu)]
+KEPT = 4
 
 
 class Counted:
@@ -67,41 +71,53 @@ class Counted:
         self.done += count
 
 
-class Tape:
-    """Records by calling, and counts what is played."""
+class Recorded:
+    """Records by doing, and counts what is recorded and played."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, refuses: bool = False) -> None:
         self.recorded = self.played = 0
+        self.refuses = refuses
 
-    def record(self, block: Callable[[], object]) -> Tape:
+    def record(self, block: Callable[[], object]) -> Recorded | None:
         self.recorded += 1
         block()
-        return self
+        return None if self.refuses else self
 
     def replay(self) -> None:
         self.played += 1
 
+    def recorder(self, block: int = BLOCK) -> Recorder:
+        return Recorder(self.record, block, KEPT)
+
 
 def test_updates_are_taken_singly_without_a_recorder() -> None:
     steps = Counted()
-    stepper = Stepper(steps, CPU)
+    stepper = Stepper(steps, recorder(torch.device("mps")))
     assert [stepper.advance(1_000) for _ in range(100)] == [1] * 100
     assert steps.done == steps.asked == 100
 
 
 def test_a_block_is_recorded_once_and_replayed() -> None:
-    steps, tape = Counted(), Tape()
-    stepper = Stepper(steps, CPU, tape.record)
+    steps, tape = Counted(), Recorded()
+    stepper = Stepper(steps, tape.recorder())
     taken = [stepper.advance(1_000) for _ in range(WARM + 4)]
     assert taken == [1] * WARM + [BLOCK] * 4
     assert steps.done == WARM + 4 * BLOCK
-    assert steps.asked == WARM + BLOCK  # the recording asks for a block and takes none
-    assert (tape.recorded, tape.played) == (1, 4)
+    assert steps.asked == WARM + BLOCK  # the recording takes a block
+    assert (tape.recorded, tape.played) == (1, 3)
+
+
+def test_what_cannot_be_repeated_is_asked_for_once_and_then_taken_singly() -> None:
+    steps, tape = Counted(), Recorded(refuses=True)
+    stepper = Stepper(steps, tape.recorder())
+    assert [stepper.advance(1_000) for _ in range(WARM + 4)] == [1] * WARM + [BLOCK] + [1] * 3
+    assert steps.done == steps.asked == WARM + BLOCK + 3
+    assert (tape.recorded, tape.played) == (1, 0)
 
 
 def test_no_block_goes_beyond_what_is_asked_for_or_due() -> None:
-    steps, tape = Counted(every=120), Tape()
-    stepper = Stepper(steps, CPU, tape.record)
+    steps, tape = Counted(every=120), Recorded()
+    stepper = Stepper(steps, tape.recorder())
     limit, met = 150, set[int]()
     while steps.done < 10 * limit:
         stepper.advance(limit - steps.done % limit)
@@ -113,8 +129,8 @@ def test_no_block_goes_beyond_what_is_asked_for_or_due() -> None:
 
 def test_other_operations_are_another_graph_and_the_oldest_is_dropped() -> None:
     phase = [0]
-    steps, tape = Counted(key=lambda _: phase[0]), Tape()
-    stepper = Stepper(steps, CPU, tape.record)
+    steps, tape = Counted(key=lambda _: phase[0]), Recorded()
+    stepper = Stepper(steps, tape.recorder())
     for phase[0] in range(KEPT + 1):
         for _ in range(WARM + 2):
             stepper.advance(1_000)
@@ -128,35 +144,44 @@ def test_other_operations_are_another_graph_and_the_oldest_is_dropped() -> None:
 
 
 def test_repeated_work_is_recorded_after_a_few_times_and_only_in_its_shape() -> None:
-    done, tape = list[list[float]](), Tape()
-    work = Repeated(lambda given: done.append(given.tolist()), CPU, tape.record)
-    for value in range(WARM):
+    done, tape = list[list[float]](), Recorded()
+    work = Repeated(lambda given: done.append(given.tolist()), tape.recorder())
+    for value in range(WARM + 1):
         work(torch.full((2,), float(value)))
-    assert len(done) == WARM + 1  # the recording asks for it once more, and it is not done then
+    assert done == [[float(value)] * 2 for value in range(WARM + 1)]
     assert (tape.recorded, tape.played) == (1, 0)
     work(torch.full((2,), 9.0))
     work(torch.full((3,), 7.0))
     work(torch.full((2,), 8.0))
     assert done[WARM + 1 :] == [[7.0] * 3]
     assert tape.played == 2
-    odd = Repeated(lambda given: done.append(given.tolist()), CPU, tape.record)
-    for size in (2, 2, 3, 2):  # a short last batch before there were enough of the usual ones
+    odd = Repeated(lambda given: done.append(given.tolist()), tape.recorder())
+    for size in (2, 2, 3, 2, 2):  # a short last batch before there were enough of the usual ones
         odd(torch.zeros(size))
     odd(torch.zeros(3))
     assert tape.recorded == 2
     assert len(done[-1]) == 3
-    alone = Repeated(lambda given: done.append(given.tolist()), CPU)
-    for _ in range(WARM + 2):
-        alone(torch.zeros(1))
-    assert done[-WARM - 2 :] == [[0.0]] * (WARM + 2)
+    for unrecorded in (None, Recorded(refuses=True).recorder()):
+        alone = Repeated(lambda given: done.append(given.tolist()), unrecorded)
+        for value in range(WARM + 3):
+            alone(torch.full((1,), float(value)))
+        assert done[-WARM - 3 :] == [[float(value)] for value in range(WARM + 3)]
 
 
 def test_turns_need_few_graphs() -> None:
+    def kind(updates: int, every: int, block: int = BLOCK) -> object:
+        return turning(updates, every).kind(block)
+
     for every in (1, 2, 7, BLOCK, 50, 100, 1_000):
-        keys = {turning(updates, every).key for updates in range(0, 100 * BLOCK, BLOCK)}
-        assert len(keys) <= max(2, min(every, BLOCK))
-    assert turning(90, 100) == turning(90 + 100, 100) != turning(80, 100) == turning(0, 100)
-    assert turning(95, 100).key != turning(90, 100).key  # its turn comes earlier in the block
+        for block in (1, BLOCK):
+            kinds = {kind(updates, every, block) for updates in range(0, 100 * block, block)}
+            assert len(kinds) <= max(2, min(every, block))
+    assert kind(90, 100) == kind(90 + 100, 100) != kind(80, 100) == kind(0, 100)
+    assert kind(95, 100) != kind(90, 100)  # its turn comes earlier in the block
+    assert kind(95, 100, 1) == kind(0, 100, 1) != kind(99, 100, 1)
+    assert turning(90, 100).within(5, "x").kind(BLOCK) != turning(80, 100).within(5, "x").kind(
+        BLOCK
+    )
 
 
 def test_a_stretch_lies_within_another() -> None:
@@ -181,7 +206,7 @@ def test_means_add_up_where_they_lie() -> None:
     assert again.take() == means.take() == {"a": [7.0, 7.0]}
 
 
-# -- on a GPU --------------------------------------------------------------------------------------
+# -- of learners and fits ------------------------------------------------------------------------
 
 
 class Ring:
@@ -222,6 +247,32 @@ def learner(row: Algorithm, device: torch.device) -> Learner:
     return Learner(Parts(row, sizes, cast("Any", Ring()), real, shown, model, prior, ends))
 
 
+class Replays:
+    """Counts what a device's recorder refuses, and what of it is played."""
+
+    def __init__(self, known: Recorder | None) -> None:
+        assert known is not None
+        self.known = known
+        self.recorder = replace(known, record=self.record)
+        self.played = self.refused = 0
+
+    def record(self, block: Callable[[], object]) -> Graph | None:
+        graph = self.known.record(block)
+        self.refused += graph is None
+        return None if graph is None else Played(graph, self)
+
+
+class Played:
+    """A graph whose replays are counted."""
+
+    def __init__(self, graph: Graph, counts: Replays) -> None:
+        self.graph, self.counts = graph, counts
+
+    def replay(self) -> None:
+        self.counts.played += 1
+        self.graph.replay()
+
+
 SETTINGS = {"policy.critics_first": str(BLOCK + 20), "policy.policy_polyak": "0.1"}
 WAITING = with_overrides(MABE, SETTINGS)
 HALVED = with_overrides(MABE, {"policy.bfloat16": "true"})
@@ -232,19 +283,21 @@ REPLAYED = [
 ]
 
 
-@pytest.mark.gpu
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("row", REPLAYED, ids=lambda row: row.name)
-def test_replayed_updates_are_the_updates(row: Algorithm) -> None:
-    device, count = torch.device("cuda"), 10 * BLOCK + 20
+def test_replayed_updates_are_the_updates(row: Algorithm, device: torch.device) -> None:
+    count = 45 if device == CPU else 10 * BLOCK + 20  # beyond a rollout and all turns
     plain, replayed = learner(row, device), learner(row, device)
-    stepper, taken = Stepper(replayed, device), list[int]()
+    counted = Replays(recorder(device))
+    stepper = Stepper(replayed, counted.recorder)
     for _ in range(count):
         plain.step()
     while replayed.updates < count:
-        taken.append(stepper.advance(count - replayed.updates))
+        stepper.advance(count - replayed.updates)
     assert replayed.updates == count
-    if learner(row, CPU).stretch() != NEVER:
-        assert BLOCK in taken
+    if plain.stretch() != NEVER:
+        assert counted.refused == 0
+        assert counted.played >= (20 if device == CPU else 2)
     expected, found = plain.state(), replayed.state()
     assert expected.keys() == found.keys()
     apart = [name for name, tensor in expected.items() if not torch.equal(tensor, found[name])]
@@ -252,36 +305,36 @@ def test_replayed_updates_are_the_updates(row: Algorithm) -> None:
     assert plain.means.take() == replayed.means.take()
 
 
-@pytest.mark.gpu
-def test_a_replayed_fit_of_a_prior_is_the_fit() -> None:
-    device = torch.device("cuda")
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_replayed_fit_of_a_prior_is_the_fit(device: torch.device) -> None:
     made = learner(next(row for row in ROWS if row.name == "bc"), device)
     found = []
     for replays in (False, True):
         prior = Unweighted(fit=Fit(updates=3 * BLOCK, hidden=(32,))).build(made.parts.sizes)
         fit = PriorFit(prior, made.parts.data)
-        taken = []
+        counted = Replays(recorder(device))
+        fit.stepper = Stepper(fit.updates, counted.recorder if replays else None)
         while not fit.finished:
-            taken.append(fit.advance(1_000 if replays else 1))
-        assert (BLOCK in taken) == replays
+            fit.advance(1_000)
+        assert (counted.played > 1) == replays
         found.append(fit.state())
     first, second = found
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
-@pytest.mark.gpu
-def test_a_replayed_fit_of_the_dynamics_is_the_fit() -> None:
-    device = torch.device("cuda")
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_replayed_fit_of_the_dynamics_is_the_fit(device: torch.device) -> None:
     made = learner(next(row for row in ROWS if row.name == "mopo"), device)
     config = Ensemble(members=3, elites=2, hidden=(32, 32), batch=50, max_epochs=3, cooldown=0.5)
     found = []
     for replays in (False, True):
         fit = config.build(made.parts.sizes).fitting(made.parts.real)
-        if not replays:
-            step = partial(_descend, fit.model, fit.inputs, fit.targets, fit.adam)
-            fit.descent = Repeated(step, CPU)
+        counted = Replays(recorder(device))
+        step = partial(_descend, fit.model, fit.inputs, fit.targets, fit.adam)
+        fit.descent = Repeated(step, counted.recorder if replays else None)
         while not fit.finished:
             fit.advance()
+        assert (counted.played > 1) == replays
         found.append(fit.state())
     first, second = found
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
@@ -307,12 +360,8 @@ class Heard(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def test_blocks_of_one_key_are_the_same_operations_and_ask_the_device_for_nothing(
     row: Algorithm,
 ) -> None:
-    """What a GPU needs, held on a CPU whose streams draw for one step at a time, as a GPU's do."""
-    others = living()
+    """What a GPU needs, held on a CPU."""
     found = learner(row, CPU)
-    for streams in living():
-        if not any(streams is other for other in others):
-            streams._block = 1
     heard: dict[object, list[tuple[str, tuple[tuple[int, ...], ...]]]] = {}
     again, seen = 0, set[object]()
     for _ in range(12):
@@ -321,8 +370,9 @@ def test_blocks_of_one_key_are_the_same_operations_and_ask_the_device_for_nothin
         if stretch.length < BLOCK:
             found.step()
             continue
-        warm = stretch.key in seen
-        seen.add(stretch.key)
+        kind = stretch.kind(BLOCK)
+        warm = kind in seen
+        seen.add(kind)
         with Heard() as mode:
             for _ in range(BLOCK):
                 found.step()
@@ -330,10 +380,10 @@ def test_blocks_of_one_key_are_the_same_operations_and_ask_the_device_for_nothin
             continue
         asked = [name for name, _ in mode.calls if "local_scalar" in name or "nonzero" in name]
         assert asked == []
-        if stretch.key in heard:
-            assert mode.calls == heard[stretch.key]
+        if kind in heard:
+            assert mode.calls == heard[kind]
             again += 1
-        heard.setdefault(stretch.key, mode.calls)
+        heard.setdefault(kind, mode.calls)
     assert again or found.stretch() == NEVER
 
 

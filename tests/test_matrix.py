@@ -20,6 +20,7 @@ from mabe_transfer import collect as collecting
 from mabe_transfer.algorithms import BC, BRAC_V, BREMEN, MOREL, SAC
 from mabe_transfer.behaviour import RandomPolicy
 from mabe_transfer.errors import Interrupted, UserError
+from mabe_transfer.graphs import Stepper
 from mabe_transfer.learner import Learner
 from mabe_transfer.matrix import Cell, Matrix
 from mabe_transfer.online import OnlineConfig, OnlineSac
@@ -92,15 +93,16 @@ def refuse(*_: object, **__: object) -> Any:
 
 def at_step(number: int, act: Callable[[Learner], None], patch: pytest.MonkeyPatch) -> None:
     """Do something once, before the n-th step of all learners together."""
-    step, left = Learner.step, [number]
+    advance, left = Stepper.advance, [number]
 
-    def stopping(self: Learner) -> Any:
-        left[0] -= 1
-        if left[0] == 0:
-            act(self)
-        return step(self)
+    def stopping(self: Stepper, most: int) -> int:
+        if isinstance(self.steps, Learner):
+            left[0] -= 1
+            if left[0] == 0:
+                act(self.steps)
+        return advance(self, most)
 
-    patch.setattr(Learner, "step", stopping)
+    patch.setattr(Stepper, "advance", stopping)
 
 
 @pytest.fixture(scope="module")

@@ -161,17 +161,11 @@ def test_critics_of_a_seed_start_alike_alone_and_among_five() -> None:
 
 
 def test_seed_draws_the_same_numbers_alone_and_among_five() -> None:
-    alone, among = Streams(sizes(3), "x", block=3), Streams(sizes(*FIVE), "x", block=3)
+    alone, among = Streams(sizes(3), "x"), Streams(sizes(*FIVE), "x")
     for _ in range(5):
         assert torch.equal(alone.normal(2, 4)[0], among.normal(2, 4)[3])
         assert torch.equal(alone.integers(100, 6)[0], among.integers(100, 6)[3])
         assert torch.equal(alone.permutation(9)[0], among.permutation(9)[3])
-
-
-def test_block_of_draws_does_not_change_the_numbers() -> None:
-    many, single = Streams(sizes(0), "x", block=8), Streams(sizes(0), "x", block=1)
-    for _ in range(20):
-        assert torch.equal(many.normal(16), single.normal(16))
 
 
 def test_integers_of_each_seed_stay_below_its_own_bound() -> None:
@@ -194,10 +188,10 @@ DRAWS: dict[str, Callable[[Streams], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("before", ["", "i", "n", "nnn", "nnnn", "nip", "inpn", "nNn", "pNNNNi"])
-@pytest.mark.parametrize("after", ["nnnnn", "ipnnnnn", "NnnnN", "nipnipnip"])
+@pytest.mark.parametrize("before", ["", "n", "nip", "pNNi"])
+@pytest.mark.parametrize("after", ["nnn", "NipN"])
 def test_streams_go_on_exactly_from_their_state(before: str, after: str) -> None:
-    going, fresh = Streams(sizes(0, 3), "x", block=3), Streams(sizes(0, 3), "x", block=3)
+    going, fresh = Streams(sizes(0, 3), "x"), Streams(sizes(0, 3), "x")
     for kind in before:
         DRAWS[kind](going)
     fresh.load_state({name: tensor.clone() for name, tensor in going.state().items()})
@@ -206,10 +200,10 @@ def test_streams_go_on_exactly_from_their_state(before: str, after: str) -> None
 
 
 def test_state_of_a_resumed_stream_can_be_resumed_again() -> None:
-    going = Streams(sizes(0), "x", block=4)
+    going = Streams(sizes(0), "x")
     for kind in "nni":
         DRAWS[kind](going)
-    second, third = Streams(sizes(0), "x", block=4), Streams(sizes(0), "x", block=4)
+    second, third = Streams(sizes(0), "x"), Streams(sizes(0), "x")
     second.load_state(going.state())
     third.load_state(second.state())
     for kind in "nnnnni":

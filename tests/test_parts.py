@@ -841,7 +841,7 @@ def test_rate_is_constant_and_then_falls_to_zero_over_the_last_epochs() -> None:
     rates = []
     while not fit.finished:
         fit.advance()
-        rates.append(fit.adam.param_groups[0]["lr"])
+        rates.append(float(fit.adam.param_groups[0]["lr"]))
     assert rates == pytest.approx([0.4, 0.4, 0.4, 0.2])
 
 

@@ -36,6 +36,7 @@ from mabe_transfer.batched import Simulation
 from mabe_transfer.behaviour import RandomPolicy
 from mabe_transfer.cli.training import lengths
 from mabe_transfer.errors import Interrupted, UserError
+from mabe_transfer.graphs import Stepper
 from mabe_transfer.learner import Learner
 from mabe_transfer.parts.dynamics import Ensemble, EnsembleFit, EnsembleModel
 from mabe_transfer.parts.prior import Adaptive, BehaviourPrior, Fit, Network, PriorFit, Unweighted
@@ -455,17 +456,17 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 def stop_at(update: int, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the first learner be stopped before or after an update, once."""
-    step, left = Learner.step, [1]
+    advance, left = Stepper.advance, [1]
 
-    def stopping(self: Learner) -> Any:
-        if self.updates == update and left:
+    def stopping(self: Stepper, most: int) -> int:
+        if isinstance(self.steps, Learner) and self.steps.updates == update and left:
             left.clear()
             if how == "error":
                 raise RuntimeError("the power is gone")
             os.kill(os.getpid(), signal.SIGINT if how == "ctrl-c" else signal.SIGTERM)
-        return step(self)
+        return advance(self, most)
 
-    monkeypatch.setattr(Learner, "step", stopping)
+    monkeypatch.setattr(Stepper, "advance", stopping)
 
 
 @pytest.fixture(scope="module")
@@ -677,18 +678,18 @@ def test_fit_that_is_stopped_ends_like_one_that_was_not(
 def test_loss_that_is_no_number_ends_the_run_and_names_loss_and_step(
     stores: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = Learner.step
+    advance = Stepper.advance
 
-    def diverging(self: Learner) -> Any:
-        if self.updates == 6:
-            self.parts.real[:, 14] = math.nan
-        return step(self)
+    def diverging(self: Stepper, most: int) -> int:
+        if isinstance(self.steps, Learner) and self.steps.updates == 6:
+            self.steps.parts.real[:, 14] = math.nan
+        return advance(self, most)
 
-    monkeypatch.setattr(Learner, "step", diverging)
+    monkeypatch.setattr(Stepper, "advance", diverging)
     folder = tmp_path / "run"
     with pytest.raises(
         UserError,
-        match=r"^Training diverged: alpha, critic_loss, .*value not finite after 8 updates; the "
+        match=r"^Training diverged: critic_loss, .*value not finite after 8 updates; the "
         r"last good checkpoint is .*state.safetensors\.$",
     ):
         train(stores, TINY_SAC, folder)
@@ -704,16 +705,16 @@ def test_loss_that_is_no_number_ends_the_run_and_names_loss_and_step(
 def test_diverged_state_is_neither_evaluated_nor_kept(
     stores: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = Learner.step
+    advance = Stepper.advance
 
-    def diverging(self: Learner) -> Any:
-        metrics = step(self)
-        if self.updates == 10:
+    def diverging(self: Stepper, most: int) -> int:
+        taken = advance(self, most)
+        if isinstance(self.steps, Learner) and self.steps.updates == 10:
             with torch.no_grad():
-                self.policy.policy_state()["body.weights.0"][1, 0, 0] = math.inf
-        return metrics
+                self.steps.policy.policy_state()["body.weights.0"][1, 0, 0] = math.inf
+        return taken
 
-    monkeypatch.setattr(Learner, "step", diverging)
+    monkeypatch.setattr(Stepper, "advance", diverging)
     folder = tmp_path / "run"
     message = r"diverged: policy/policy/body.weights.0 not finite after 10 updates; the last good"
     with pytest.raises(UserError, match=message):

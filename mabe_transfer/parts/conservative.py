@@ -65,7 +65,7 @@ class Conservative:
             learning_rate=self.learning_rate,
             cap=self.cap,
         )
-        return ConservativeLoss(self, dual, Streams(sizes, "conservative/actions", block=4))
+        return ConservativeLoss(self, dual, Streams(sizes, "conservative/actions"))
 
 
 class ConservativeLoss:

@@ -135,7 +135,7 @@ class ClassifierFit:
         part.mean, part.std = both.mean(0), both.std(0).clamp_min(1e-6)
         self.worlds = [(inputs - part.mean) / part.std for inputs in worlds]
         self.streams = Streams(part.sizes, "correction/batches")
-        self.noise = Streams(part.sizes, "correction/noise", block=1)
+        self.noise = Streams(part.sizes, "correction/noise")
         self.adam = adam(part, self.config.rate)
         self.loss = torch.zeros(part.sizes.stack, device=target.device)
         self.done = 0

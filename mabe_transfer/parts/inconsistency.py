@@ -60,7 +60,7 @@ class Inconsistency:
         """
         if model is None:
             raise UserError("The critic Inconsistency needs dynamics, and this row has none.")
-        return InconsistencyLoss(self, model, Streams(sizes, "inconsistency/successors", block=1))
+        return InconsistencyLoss(self, model, Streams(sizes, "inconsistency/successors"))
 
 
 class InconsistencyLoss:

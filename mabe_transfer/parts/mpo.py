@@ -95,7 +95,7 @@ class MpoLearner:
         self.adam_critics = adam(self.critics, config.critic_rate)
         self.adam_duals = fused([self.log_temperature, self.log_weight], config.dual_rate)
         self.backups = Streams(sizes, "mpo/backups")
-        self.samples = Streams(sizes, "mpo/samples", block=4)
+        self.samples = Streams(sizes, "mpo/samples")
 
     def act(self, observation: Tensor, noise: Tensor | None = None) -> Tensor:
         """Actions at [S, B, O]: the mode, or a sample where noise [S, B, A] is given."""

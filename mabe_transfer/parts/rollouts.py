@@ -67,7 +67,7 @@ class RolloutPool:
         self.rows = torch.zeros(sizes.stack, self.capacity, width, device=sizes.device)
         self.filled = torch.zeros(sizes.stack, dtype=torch.int64)
         self._next = torch.zeros(sizes.stack, dtype=torch.int64)
-        self._streams = Streams(sizes, "rollouts", block=1)
+        self._streams = Streams(sizes, "rollouts")
 
     def fill(
         self, model: Model, act: Act, starts: Tensor, uncertainty: Uncertainty | None

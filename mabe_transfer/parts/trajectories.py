@@ -71,7 +71,7 @@ class Player:
     def __init__(self, config: WholeRollouts, sizes: Sizes, rules: Rules, elites: int) -> None:
         self.config, self.sizes, self.rules = config, sizes, rules
         self.starts = max(elites, config.starts // elites * elites)
-        self._streams = Streams(sizes, "trajectories", block=1)
+        self._streams = Streams(sizes, "trajectories")
 
     def play(
         self, model: Model, act: Act, starts: Tensor, uncertainty: Uncertainty | None
