@@ -173,20 +173,22 @@ class Repeated:
         self._graph: Graph | None = None
         self._taken = 0
 
-    def __call__(self, given: Tensor) -> None:
-        """Do it with another tensor."""
+    def __call__(self, given: Tensor) -> bool:
+        """Do it with another tensor; gives whether that was a replay, which Python knows not of."""
         self._shape = self._shape or given.shape
         usual = given.shape == self._shape
         if usual and self._graph is not None and self._given is not None:
             self._given.copy_(given)
             self._graph.replay()
-        elif usual and self._recorder is not None and self._taken == WARM:
+            return True
+        if usual and self._recorder is not None and self._taken == WARM:
             self._given = kept = given.clone()
             self._graph = self._recorder.record(lambda: self._work(kept))
             self._taken += 1
         else:
             self._work(given)
             self._taken += usual
+        return False
 
 
 def on_cuda(device: torch.device, block: Callable[[], object]) -> Graph:
