@@ -4,7 +4,7 @@ Batches of 256 (12 of the data, the others of the model), two hidden layers of 2
 hopper's widths. The pool of model transitions has its usual size and is full of noise; batches are
 drawn within the measurement. `mopo` against OfflineRL-Kit's MOPO and unifloral's (jitted, critics
 and hidden layers brought to two), in turn; and `mopo` with hidden layers in bfloat16 against the
-same, whose precision is float32.
+same, whose precision is float32, where the processor has such products.
 
     python benchmarks/updates.py [--quick] [--device cuda] [--json FILE]
         [--peer-offlinerlkit FOLDER] [--peer-unifloral FOLDER --python-unifloral PYTHON]
@@ -26,6 +26,7 @@ from rounds import ORK, UNIFLORAL, Comparison
 
 from mabe_transfer.algorithms import MABE, MOPO
 from mabe_transfer.config import with_overrides
+from mabe_transfer.doctor import multiplies_bfloat16
 
 if TYPE_CHECKING:
     import argparse
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 SEEDS = 5
 ROBOT = "hopper"
 HALF = with_overrides(MOPO, {"policy.bfloat16": "true"})
+NO_HALF = "this processor has no products in bfloat16"
 
 
 def rate(update: Callable[[int], float], count: int, seeds: int = 1) -> rounds.Play:
@@ -76,6 +78,8 @@ def multiplying(play: rounds.Play, *, tf32: bool) -> rounds.Play:
 def single(given: argparse.Namespace, work: Work) -> list[Comparison]:
     """`mopo` of one seed against both peers, and `mabe` against `mopo`."""
     rows = {"update": MOPO, "update-half": HALF, "mabe-update": MABE}
+    if not multiplies_bfloat16():
+        del rows["update-half"]
     players = {
         key: rate(trials.updating(row, work.trial, starts=work.starts), work.count)
         for key, row in rows.items()
@@ -97,9 +101,9 @@ def single(given: argparse.Namespace, work: Work) -> list[Comparison]:
             key=key,
             against=name,
             unit="updates/s",
-            ours=found[key],
+            ours=found.get(key, ()),
             theirs=found.get(name, ()),
-            skipped=absent.get(name, ""),
+            skipped=absent.get(name, "") if key in found else NO_HALF,
         )
         for key in ("update", "update-half")
         for name in (ORK, UNIFLORAL)
@@ -117,7 +121,8 @@ def single(given: argparse.Namespace, work: Work) -> list[Comparison]:
 def several(given: argparse.Namespace, work: Work) -> list[Comparison]:
     """Five seeds of `mopo` in one process against five processes, and against seed by seed."""
     players = {}
-    for key, row in (("seeds", MOPO), ("seeds-half", HALF)):
+    rows = {"seeds": MOPO} | ({"seeds-half": HALF} if multiplies_bfloat16() else {})
+    for key, row in rows.items():
         ours = trials.updating(row, work.trial, seeds=SEEDS, starts=work.starts)
         players[key] = rate(ours, work.count, SEEDS)
     names = (f"5 {ORK} processes", f"{UNIFLORAL}, seed by seed")
@@ -145,9 +150,9 @@ def several(given: argparse.Namespace, work: Work) -> list[Comparison]:
             against=name,
             note="one thread a process" if "processes" in name else "",
             unit="seed-updates/s",
-            ours=found[key],
+            ours=found.get(key, ()),
             theirs=found.get(name, ()),
-            skipped=absent.get(name, ""),
+            skipped=absent.get(name, "") if key in found else NO_HALF,
         )
         for key in ("seeds", "seeds-half")
         for name in names

@@ -98,13 +98,17 @@ def _device() -> Diagnosis:
     return Diagnosis("device", f"{torch.cuda.get_device_name()}, {memory:.0f} GiB")
 
 
-def _bfloat16() -> Diagnosis:
+def multiplies_bfloat16() -> bool:
+    """Whether the device has products in bfloat16 of its own, as far as torch can say."""
     if torch.cuda.is_available():
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        told = getattr(torch.cpu, "get_capabilities", None)  # older ones cannot say
-        known: dict[str, bool] = told() if told else {}
-        fast = known.get("avx512_bf16", False) or known.get("amx_bf16", False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    told = getattr(torch.cpu, "get_capabilities", None)  # older ones cannot say
+    known: dict[str, bool] = told() if told else {}
+    return known.get("avx512_bf16", False) or known.get("amx_bf16", False)
+
+
+def _bfloat16() -> Diagnosis:
+    fast = multiplies_bfloat16()
     found = "products of its own: policy.bfloat16=true trains faster" if fast else "none known"
     return Diagnosis("bfloat16", found)
 
