@@ -3,7 +3,8 @@
 The same row is trained thrice on each data set, from the same seeds: by the plain path, in which
 gradients are all autograd's and Adam steps tensor by tensor; by the fast one; and by the fast one
 with hidden layers in bfloat16. Dynamics and prior are fitted once and found again. Gradients of the
-first two are the same up to rounding (that is a test), but a training amplifies rounding, so scores
+first two are the same up to rounding (that is a test; Adam's plain form asks for its step, so that
+the plain path is also taken update by update), but a training amplifies rounding, so scores
 are compared: a fast path's mean over seeds is to lie within the bootstrap 95 % interval of the
 plain path's.
 

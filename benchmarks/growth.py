@@ -240,9 +240,9 @@ def watched(rows: int, updates: int) -> dict[str, float]:
     picked = fitting.train[:, : model.config.batch]
     torch.autograd.backward(model._loss(fitting.inputs[picked], fitting.targets[picked]))
     del fitting, order, picked
-    marks = []
+    marks, take = [], trials.taking(mine)
     for step in range(updates):
-        mine.step()
+        take(1)
         if step in (updates // 2, updates - 1):
             marks.append(resident())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mabe_transfer.algorithms import algorithm
 from mabe_transfer.batched import BatchedEnv
 from mabe_transfer.domains import Domain, domain
-from mabe_transfer.graphs import Stepper, recorder
+from mabe_transfer.graphs import Stepper, recorder_for
 from mabe_transfer.learner import Learner, Parts
 from mabe_transfer.library import open_dataset
 from mabe_transfer.parts.rollouts import RolloutPool, Rollouts
@@ -129,7 +129,13 @@ def learner(
 
 
 def updating(
-    row: Algorithm, trial: Trial, *, seeds: int = 1, starts: int = 50_000, device: str = "cpu"
+    row: Algorithm,
+    trial: Trial,
+    *,
+    seeds: int = 1,
+    starts: int = 50_000,
+    device: str = "cpu",
+    replays: bool = True,
 ) -> Callable[[int], float]:
     """What takes policy updates of a row, without rollouts, from a pool that is full of noise.
 
@@ -139,6 +145,7 @@ def updating(
         seeds: How many policies.
         starts: Rollouts a time that the pool has room for.
         device: Where.
+        replays: Whether they are replayed, as they are in a training, or taken one by one.
 
     Returns:
         A function from a number of updates to the seconds they took.
@@ -151,17 +158,27 @@ def updating(
         mine.pool.rows[..., -1] = 0.0  # no ends
         mine.pool.filled.fill_(mine.pool.capacity)
         mine.updates = 1  # past the rollout of the first update
-    stepper = Stepper(mine, recorder(mine.parts.sizes.device))
+    take = taking(mine, replays=replays)
 
     def update(count: int) -> float:
         start = time.perf_counter()
-        taken = 0
-        while taken < count:
-            taken += stepper.advance(count - taken)
+        take(count)
         synchronise(device)
         return time.perf_counter() - start
 
     return update
+
+
+def taking(mine: Learner, *, replays: bool = True) -> Callable[[int], None]:
+    """What takes so many updates of a learner, as a training does."""
+    stepper = Stepper(mine, recorder_for(mine.parts.sizes.device) if replays else None)
+
+    def take(count: int) -> None:
+        taken = 0
+        while taken < count:
+            taken += stepper.advance(count - taken)
+
+    return take
 
 
 def rolling(name: str, trial: Trial, model: EnsembleModel, starts: int) -> Callable[[], float]:
@@ -191,11 +208,11 @@ def epochs(
     assert isinstance(row.rollouts, Rollouts)
     config = replace(row.rollouts, starts=starts, every=updates)
     mine = learner(replace(row, rollouts=config), trial, model=model)
+    take = taking(mine)
 
     def epoch() -> float:
         start = time.perf_counter()
-        for _ in range(updates):
-            mine.step()
+        take(updates)
         return time.perf_counter() - start
 
     return epoch

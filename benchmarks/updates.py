@@ -3,8 +3,9 @@
 Batches of 256 (12 of the data, the others of the model), two hidden layers of 256, twin critics,
 hopper's widths. The pool of model transitions has its usual size and is full of noise; batches are
 drawn within the measurement. `mopo` against OfflineRL-Kit's MOPO and unifloral's (jitted, critics
-and hidden layers brought to two), in turn; and `mopo` with hidden layers in bfloat16 against the
-same, whose precision is float32, where the processor has such products.
+and hidden layers brought to two), in turn; `mopo` with hidden layers in bfloat16 against the
+same, whose precision is float32, where the processor has such products; and `mopo` replayed, as a
+training does it, against itself one update after the other.
 
     python benchmarks/updates.py [--quick] [--device cuda] [--json FILE]
         [--peer-offlinerlkit FOLDER] [--peer-unifloral FOLDER --python-unifloral PYTHON]
@@ -84,6 +85,9 @@ def single(given: argparse.Namespace, work: Work) -> list[Comparison]:
         key: rate(trials.updating(row, work.trial, starts=work.starts), work.count)
         for key, row in rows.items()
     }
+    players["singly"] = rate(
+        trials.updating(MOPO, work.trial, starts=work.starts, replays=False), work.count
+    )
     absent = {}
     running: list[Peer] = []
     for name, start in ((ORK, peers.offlinerlkit), (UNIFLORAL, peers.unifloral)):
@@ -108,14 +112,20 @@ def single(given: argparse.Namespace, work: Work) -> list[Comparison]:
         for key in ("update", "update-half")
         for name in (ORK, UNIFLORAL)
     ]
-    own = Comparison(
-        key="mabe-update",
-        against="our own `mopo`",
-        unit="updates/s",
-        ours=found["mabe-update"],
-        theirs=found["update"],
-    )
-    return [*beside, own]
+    own = [
+        Comparison(
+            key=key,
+            against=other,
+            unit="updates/s",
+            ours=found[mine],
+            theirs=found[theirs],
+        )
+        for key, other, mine, theirs in (
+            ("mabe-update", "our own `mopo`", "mabe-update", "update"),
+            ("replayed update", "one by one", "update", "singly"),
+        )
+    ]
+    return [*beside, *own]
 
 
 def several(given: argparse.Namespace, work: Work) -> list[Comparison]:

@@ -257,7 +257,7 @@ def _replay(request: Request, config: OnlineConfig | None) -> Store:
     until = policies.medium_rung.env_steps if policies else None
     config, seed = config or OnlineConfig(), 0
     if policies and policies.provenance.get("algorithm") == "sac":
-        # Those policies' own training once more, so that replay and policies are of one piece.
+        # Those policies' own training once more, as far as processors and versions round alike.
         config = from_json(OnlineConfig, policies.provenance["config"], f"{known}: config")
         seed = int(policies.provenance["seed"])
     trainer = OnlineSac([domain], config, seed=seed, folder=_folder(domain))

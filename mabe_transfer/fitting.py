@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mabe_transfer.transfer import Sources
     from mabe_transfer.weights import Tensors
 
-FITS = 4  # to be raised when parts are fitted otherwise: what was fitted before is not found then
+FITS = 5  # to be raised when parts are fitted otherwise: what was fitted before is not found then
 CHECKPOINTS = 20  # of a fit, at the least
 
 
@@ -163,7 +163,7 @@ class _Fit:
 
 
 def spacing(total: int) -> int:
-    """Steps between two notes on a fit: 500 notes at the most, whole blocks of replays apart."""
+    """Steps between two notes on a fit: 500 at the most, whole blocks of a GPU's replays apart."""
     return 1 if total < 500 else -(-total // (500 * BLOCK)) * BLOCK
 
 

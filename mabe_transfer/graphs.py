@@ -4,7 +4,7 @@ An update of small networks is a few hundred operations of microseconds, and a p
 long to ask for one as to do it, or longer than a GPU does. What is the same at every update is
 recorded once and replayed: on a GPU as a CUDA graph of a block of updates, on a CPU as a tape of
 one. Nothing else changes: the recording is of the very code that runs without it, and takes the
-same numbers from the same streams.
+same numbers from the same streams. What is recorded keeps to its tensors: state is loaded before.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Recorder:
     kept: int
 
 
-def recorder(device: torch.device) -> Recorder | None:
+def recorder_for(device: torch.device) -> Recorder | None:
     """How a device records, if it does."""
     match device.type:
         case "cuda":
@@ -173,22 +173,20 @@ class Repeated:
         self._graph: Graph | None = None
         self._taken = 0
 
-    def __call__(self, given: Tensor) -> bool:
-        """Do it with another tensor; gives whether that was a replay, which Python knows not of."""
+    def __call__(self, given: Tensor) -> None:
+        """Do it with another tensor."""
         self._shape = self._shape or given.shape
         usual = given.shape == self._shape
         if usual and self._graph is not None and self._given is not None:
             self._given.copy_(given)
             self._graph.replay()
-            return True
-        if usual and self._recorder is not None and self._taken == WARM:
+        elif usual and self._recorder is not None and self._taken == WARM:
             self._given = kept = given.clone()
             self._graph = self._recorder.record(lambda: self._work(kept))
             self._taken += 1
         else:
             self._work(given)
             self._taken += usual
-        return False
 
 
 def on_cuda(device: torch.device, block: Callable[[], object]) -> Graph:

@@ -20,8 +20,7 @@ from mabe_transfer.behaviour import Ladder, Rung
 from mabe_transfer.config import Json, fingerprint, from_json, to_json
 from mabe_transfer.domains import unmeasured
 from mabe_transfer.errors import Interrupted, UserError
-from mabe_transfer.graphs import Repeated, recorder
-from mabe_transfer.parts import unpack
+from mabe_transfer.feeding import Fed
 from mabe_transfer.parts.regulariser import Entropy
 from mabe_transfer.parts.sac import Sac
 from mabe_transfer.progress import Work
@@ -100,7 +99,7 @@ class OnlineSac:
         seeds = tuple(seed + index for index in range(len(domains)))
         self.sizes = Sizes(seeds=seeds, observation=observation, action=action)
         self.learner = config.sac.build(self.sizes, config.entropy.build(self.sizes, None))
-        self._descent = Repeated(self._update, recorder(self.sizes.device))
+        self.descent = Fed(self.learner, self.sizes, config.batch)
         self.sampler = Streams(self.sizes, "replay")
         self.explorer = Streams(self.sizes, "exploration")
         self.vector_step = 0
@@ -201,11 +200,7 @@ class OnlineSac:
             rows = (self.vector_step + 1) * config.envs
             picked = self.sampler.integers(rows, config.batch)
             batch = torch.stack([r.rows(p) for r, p in zip(self.records, picked, strict=True)])
-            if self._descent(batch):
-                self.learner.skip(1)
-
-    def _update(self, batch: Tensor) -> None:
-        self.learner.update(unpack(batch, self.sizes.observation, self.sizes.action))
+            self.descent.update(batch)
 
     def _keep_rung(self) -> list[float]:
         """Measure the policies of now and keep them."""

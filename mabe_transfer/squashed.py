@@ -61,8 +61,8 @@ class Sample:
 
     def log_prob(self) -> Tensor:
         """Their log density log pi(a | s), [...]."""
-        # log(1 - tanh(x)^2) = 2 (log 2 - x - softplus(-2 x)), finite for every x
-        squash = self.raw + nn.functional.softplus(-2.0 * self.raw)
-        density = 2.0 * squash - self.policy.log_std
+        # -log(1 - tanh(x)^2) = 2 (x + softplus(-2 x) - log 2), finite for every x
+        stretch = self.raw + nn.functional.softplus(-2.0 * self.raw)
+        density = 2.0 * stretch - self.policy.log_std
         constant = self.raw.shape[-1] * (0.5 * math.log(2.0 * math.pi) + 2.0 * math.log(2.0))
         return density.addcmul(self.noise, self.noise, value=-0.5).sum(-1) - constant

@@ -7,7 +7,8 @@ tensors; what only looks at memory in another shape is not called again, nor wha
 operations are those of the work itself, in their order, and so are the results, bit for bit.
 
 What may be written down is what `graphs.Stretch` says: work that does the same operations on
-tensors at the same places, and draws from generators.
+tensors at the same places, and draws from generators. A number that Python has read from a tensor
+by `tolist` or `numpy` is not heard, and would stay what it was; by `item` or `if` it is.
 """
 
 from __future__ import annotations
@@ -22,8 +23,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-UNKNOWN = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
-"""Tags of operations whose result's shape, or whose way on, depends on numbers."""
+UNKNOWN = {
+    torch.Tag.data_dependent_output,
+    torch.Tag.dynamic_output_shape,
+    torch.Tag.inplace_view,
+}
+"""Tags of operations whose result's shape, or whose way on, depends on numbers, and of those that
+change the shape of a tensor itself."""
 CONSTANT = {
     *("arange", "full", "full_like", "new_full", "new_ones", "new_zeros"),
     *("ones", "ones_like", "scalar_tensor", "zeros", "zeros_like"),
@@ -87,7 +93,7 @@ class Tape:
 
 
 def record(work: Callable[[], object]) -> Tape | None:
-    """Do some work, and give what does it again; none if it asks tensors for numbers on its way."""
+    """Do some work, and give what does it again; none if what it does depends on numbers."""
     with _Listener() as heard:
         work()
     if heard.unknown:
@@ -184,7 +190,8 @@ def _into(operation: Operation) -> _Form | None:
     def signature(arguments: Sequence[Any]) -> list[tuple[str, str]]:
         return [(one.name, str(one.type)) for one in arguments if one.name not in MAKING]
 
-    packet = getattr(aten, operation._schema.name.partition("::")[2])
+    space, _, name = operation._schema.name.partition("::")
+    packet = getattr(getattr(torch.ops, space), name)
     for name in packet.overloads():
         form = getattr(packet, name)
         outputs = [one for one in form._schema.arguments if one.is_out]
@@ -199,7 +206,8 @@ def _into(operation: Operation) -> _Form | None:
 def _as_tensors(args: tuple[Any, ...]) -> tuple[Any, ...]:
     """The arguments with tensors for plain numbers, where that changes no result's type."""
     first = next(one for one in args if isinstance(one, Tensor))
-    if not first.is_floating_point() or first.dim() == 0:
+    exact = first.dtype in (torch.float32, torch.float64)  # others would round the number
+    if not exact or first.dim() == 0 or len(args) != 2:
         return args
     return tuple(
         torch.tensor(one, dtype=first.dtype) if isinstance(one, int | float) else one

@@ -16,7 +16,7 @@ from mabe_transfer import evaluate, fitting, runs, weights
 from mabe_transfer.composition import Imitation
 from mabe_transfer.domains import Domain, to_facts, unmeasured
 from mabe_transfer.errors import Interrupted
-from mabe_transfer.graphs import Stepper, recorder
+from mabe_transfer.graphs import Stepper, recorder_for
 from mabe_transfer.learner import Learner
 from mabe_transfer.parts.trajectories import WholeRollouts
 from mabe_transfer.progress import Work
@@ -160,7 +160,7 @@ class Trainer:
             learner.load_state(saved[0], saved[1]["updates"])
         self.folder.truncate(learner.updates)
         schedule = self.schedule
-        stepper = Stepper(learner, recorder(self.sizes.device))
+        stepper = Stepper(learner, recorder_for(self.sizes.device))
         title = f"{self.row.name} on {self.sources.target.name}, {self.sizes.stack} seeds"
         note = ""
         with (

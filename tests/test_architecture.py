@@ -74,6 +74,7 @@ ORDER = (
     "runs",
     "shipping",
     "records",
+    "feeding",
     "online",
     "collect",
     "acquire",

@@ -24,7 +24,7 @@ from mabe_transfer.graphs import (
     Repeated,
     Stepper,
     Stretch,
-    recorder,
+    recorder_for,
     turning,
 )
 from mabe_transfer.learner import Learner, Parts
@@ -92,7 +92,7 @@ class Recorded:
 
 def test_updates_are_taken_singly_without_a_recorder() -> None:
     steps = Counted()
-    stepper = Stepper(steps, recorder(torch.device("mps")))
+    stepper = Stepper(steps, recorder_for(torch.device("mps")))
     assert [stepper.advance(1_000) for _ in range(100)] == [1] * 100
     assert steps.done == steps.asked == 100
 
@@ -288,7 +288,7 @@ REPLAYED = [
 def test_replayed_updates_are_the_updates(row: Algorithm, device: torch.device) -> None:
     count = 45 if device == CPU else 10 * BLOCK + 20  # beyond a rollout and all turns
     plain, replayed = learner(row, device), learner(row, device)
-    counted = Replays(recorder(device))
+    counted = Replays(recorder_for(device))
     stepper = Stepper(replayed, counted.recorder)
     for _ in range(count):
         plain.step()
@@ -312,7 +312,7 @@ def test_a_replayed_fit_of_a_prior_is_the_fit(device: torch.device) -> None:
     for replays in (False, True):
         prior = Unweighted(fit=Fit(updates=3 * BLOCK, hidden=(32,))).build(made.parts.sizes)
         fit = PriorFit(prior, made.parts.data)
-        counted = Replays(recorder(device))
+        counted = Replays(recorder_for(device))
         fit.stepper = Stepper(fit.updates, counted.recorder if replays else None)
         while not fit.finished:
             fit.advance(1_000)
@@ -329,7 +329,7 @@ def test_a_replayed_fit_of_the_dynamics_is_the_fit(device: torch.device) -> None
     found = []
     for replays in (False, True):
         fit = config.build(made.parts.sizes).fitting(made.parts.real)
-        counted = Replays(recorder(device))
+        counted = Replays(recorder_for(device))
         step = partial(_descend, fit.model, fit.inputs, fit.targets, fit.adam)
         fit.descent = Repeated(step, counted.recorder if replays else None)
         while not fit.finished:

@@ -199,6 +199,19 @@ def test_streams_go_on_exactly_from_their_state(before: str, after: str) -> None
         assert torch.equal(DRAWS[kind](going), DRAWS[kind](fresh))
 
 
+def test_stream_of_an_earlier_version_goes_on_beyond_what_it_had_drawn() -> None:
+    going, fresh = Streams(sizes(0), "x"), Streams(sizes(0), "x")
+    going.normal(64, 4)
+    earlier = {
+        "before": fresh.state()["now"],
+        "used": torch.tensor(3),
+        "shape": torch.tensor([4]),
+        "now": going.state()["now"],
+    }
+    fresh.load_state(earlier)
+    assert torch.equal(fresh.normal(5), going.normal(5))
+
+
 def test_state_of_a_resumed_stream_can_be_resumed_again() -> None:
     going = Streams(sizes(0), "x")
     for kind in "nni":

@@ -169,6 +169,22 @@ def test_updates_begin_after_the_warmup_and_keep_their_ratio(
     assert found.learner.updates == len(rows)
 
 
+def test_replayed_updates_are_those_that_are_taken_singly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(TINY, sac=replace(TINY.sac, critics_first=7))  # beyond the first recording
+    replayed = training(tmp_path / "replayed", config)
+    before = [parameter.clone() for parameter in replayed.learner.actor.parameters()]
+    replayed.run()
+    monkeypatch.setattr("mabe_transfer.feeding.recorder_for", lambda _: None)
+    single = training(tmp_path / "single", config)
+    single.run()
+    one, other = replayed.learner.state(), single.learner.state()
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    moved = replayed.learner.actor.parameters()
+    assert not any(torch.equal(old, new) for old, new in zip(before, moved, strict=True))
+
+
 # -- going on ------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from mabe_transfer import losses, weights
 from mabe_transfer.batches import bootstraps
 from mabe_transfer.descent import decayed_adam, descend, set_rate
 from mabe_transfer.errors import UserError
-from mabe_transfer.graphs import Repeated, recorder
+from mabe_transfer.graphs import Repeated, recorder_for
 from mabe_transfer.networks import StackedMlp
 from mabe_transfer.stopping import Best
 from mabe_transfer.streams import Sizes, Streams, generator
@@ -229,7 +229,7 @@ class EnsembleFit:
             improvement=config.improvement,
         )
         step = partial(_descend, model, self.inputs, self.targets, self.adam)
-        self.descent = Repeated(step, recorder(rows.device))
+        self.descent = Repeated(step, recorder_for(rows.device))
         self.done = 0
 
     @property

@@ -15,7 +15,7 @@ from torch import Tensor
 from mabe_transfer import losses, weights
 from mabe_transfer.descent import descend, fused
 from mabe_transfer.errors import UserError
-from mabe_transfer.graphs import FOREVER, Stepper, Stretch, recorder
+from mabe_transfer.graphs import FOREVER, Stepper, Stretch, recorder_for
 from mabe_transfer.networks import Actor
 from mabe_transfer.parts import Batch, Data, Experience, Metrics, unpack
 from mabe_transfer.streams import Sizes, Streams
@@ -220,7 +220,7 @@ class PriorFit:
         prior.look_at(data)
         self.updates = PriorUpdates(prior, data)
         self.state, self.load_state = self.updates.state, self.updates.load_state
-        self.stepper = Stepper(self.updates, recorder(prior.sizes.device))
+        self.stepper = Stepper(self.updates, recorder_for(prior.sizes.device))
 
     @property
     def done(self) -> int:

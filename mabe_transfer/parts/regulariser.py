@@ -116,10 +116,11 @@ class ExplicitKl:
 class ScaledKl:
     """Keep the policy near the prior by KL(pi || p), counted in actions.
 
-    The divergence times one variance of the prior, the geometric mean of the batch's: where only
-    means differ, and the prior is as broad everywhere, half the squared distance of the means. An
-    arithmetic mean would be that of the few states that the prior knows nothing of. Where the prior
-    is broader than on average a mean may still move further, as by nats.
+    The divergence times one variance of the prior, the geometric mean over the states that are
+    asked of together, a batch's and those that follow: where only means differ, and the prior is as
+    broad everywhere, half the squared distance of the means. An arithmetic mean would be that of
+    the few states that the prior knows nothing of. Where the prior is broader than on average a
+    mean may still move further, as by nats.
 
     Differs from print: line 12 of MABE's Alg. 1 has a target in nats, which it does not name.
 
