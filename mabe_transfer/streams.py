@@ -82,14 +82,9 @@ class Streams:
             g.set_state(saved.cpu().clone())  # torch crashes on a view into other numbers
 
 
-def living() -> list[Streams]:
-    """All streams that there are."""
-    return list(_living)
-
-
 def generators(device: torch.device) -> list[torch.Generator]:
     """The generators of all streams that live on a device; of its kind where it has no number."""
-    alive = [one for streams in living() for one in streams.generators]
+    alive = [one for streams in list(_living) for one in streams.generators]
     return [
         one
         for one in alive

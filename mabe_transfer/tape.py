@@ -192,8 +192,8 @@ def _into(operation: Operation) -> _Form | None:
 
     space, _, name = operation._schema.name.partition("::")
     packet = getattr(getattr(torch.ops, space), name)
-    for name in packet.overloads():
-        form = getattr(packet, name)
+    for overload in packet.overloads():
+        form = getattr(packet, overload)
         outputs = [one for one in form._schema.arguments if one.is_out]
         others = [one for one in form._schema.arguments if not one.is_out]
         if outputs and signature(others) == signature(operation._schema.arguments):

@@ -129,14 +129,14 @@ def test_critics_take_the_same_step_whether_or_not_the_policy_moves() -> None:
     assert not same(tensors(moving.actor), waiting.actor)
 
 
-@pytest.mark.parametrize("halves", [Entropy(initial=0.3), ExplicitKl(weight=0.3, target=0.1)])
-def test_update_is_the_algorithm_as_printed(halves: Entropy | ExplicitKl) -> None:
+@pytest.mark.parametrize("config", [Entropy(initial=0.3), ExplicitKl(weight=0.3, target=0.1)])
+def test_update_is_the_algorithm_as_printed(config: Entropy | ExplicitKl) -> None:
     """Lines 9 to 13 one by one, by autograd: the policy climbs the critics of before their step."""
     size, count = sizes(0, 1, observation=3, action=2), 32
     prior, data = unfitted_prior(size), batch(size)
-    learner = Sac(hidden=(16, 16)).build(size, halves.build(size, prior))
+    learner = Sac(hidden=(16, 16)).build(size, config.build(size, prior))
     learner.update(data)  # so that targets, weight and both Adams have left their starts
-    plain = Sac(hidden=(16, 16)).build(size, halves.build(size, prior))
+    plain = Sac(hidden=(16, 16)).build(size, config.build(size, prior))
     plain.load_state({name: tensor.clone() for name, tensor in learner.state().items()})
     learner.update(data)
 
