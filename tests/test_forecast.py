@@ -114,11 +114,10 @@ class TwoMembers:
         mean = means.expand(1, 2, observation.shape[1], 2)
         return mean, torch.ones_like(mean)
 
-    def step(
-        self, observation: Tensor, action: Tensor, noise: Tensor, order: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        del action, noise, order
-        return observation + 1.0, torch.full(observation.shape[:2], 0.5)
+    def ask(self, observation: Tensor, action: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
+        del action, members
+        mean = torch.tensor([1.0, 0.5]).expand(*observation.shape[:2], 2)
+        return mean, torch.zeros_like(mean)
 
 
 def two_members() -> EnsembleModel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mabe_transfer.batches import bootstraps
 from mabe_transfer.dual import DualWeight
 from mabe_transfer.errors import UserError
+from mabe_transfer.imagination import imagine
 from mabe_transfer.parts import Batch, Data, unpack
 from mabe_transfer.parts.dynamics import Ensemble, EnsembleFit, EnsembleModel
 from mabe_transfer.parts.prior import Adaptive, BehaviourPrior, Fit, Network, Unweighted
@@ -24,6 +25,9 @@ from mabe_transfer.squashed import SquashedNormal
 from mabe_transfer.streams import Sizes, Streams
 from mabe_transfer.values import InSample
 from mabe_transfer.weighting import Advantage, NormalisedAdvantage, NormalisedQ
+
+if TYPE_CHECKING:
+    from mabe_transfer.imagination import Moments
 
 
 def sizes(*seeds: int, observation: int = 2, action: int = 1) -> Sizes:
@@ -607,18 +611,14 @@ def elites(*rows: list[int]) -> Tensor:
     return torch.tensor(rows)
 
 
-def test_step_serves_each_group_with_its_elite() -> None:
-    size = sizes(0, 1)
-    model = hand_set(size)
-    model.elites = elites([2, 0], [1, 2])
+def test_each_group_is_served_by_the_member_that_is_asked() -> None:
     observation, action = torch.zeros(2, 4, 2), torch.zeros(2, 4, 1)
-    order = torch.tensor([[0, 1], [1, 0]])
-    after, reward = model.step(observation, action, torch.zeros(2, 4, 2), order)
-    assert after[:, :, 0].tolist() == [[102, 102, 100, 100], [202, 202, 201, 201]]
-    assert reward.tolist() == [[-2, -2, 0, 0], [-2, -2, -1, -1]]
+    mean, _ = hand_set(sizes(0, 1)).ask(observation, action, elites([2, 0], [2, 1]))
+    assert mean[:, :, 0].tolist() == [[102, 102, 100, 100], [202, 202, 201, 201]]
+    assert mean[:, :, 2].tolist() == [[-2, -2, 0, 0], [-2, -2, -1, -1]]
 
 
-def test_step_and_predict_are_in_raw_units() -> None:
+def test_ask_and_predict_are_in_raw_units() -> None:
     size = sizes(0)
     model = hand_set(size)
     model.target_mean = torch.tensor([0.5, -1.0, 7.0])
@@ -626,18 +626,15 @@ def test_step_and_predict_are_in_raw_units() -> None:
     with torch.no_grad():
         model.max_log_variance.fill_(0.0)
         model.min_log_variance.fill_(-0.0)  # both bounds equal: the variance is one, nearly
-    observation = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
-    noise = torch.zeros(1, 2, 2)
-    order = torch.tensor([[0, 1]])
-    after, reward = model.step(observation, torch.zeros(1, 2, 1), noise, order)
-    # members 0 and 1: changes 100 * 2 + 0.5 and 101 * 2 + 0.5; 100 * 0.1 - 1 and 101 * 0.1 - 1
-    torch.testing.assert_close(after, torch.tensor([[[201.5, 11.0], [205.5, 13.1]]]))
-    torch.testing.assert_close(reward, torch.tensor([[7.0, 4.0]]))
-    mean, std = model.predict(observation, torch.zeros(1, 2, 1))
-    torch.testing.assert_close(mean[0, 1, 0], torch.tensor([202.5, 9.1, 4.0]))
-    noisy, _ = model.step(observation, torch.zeros(1, 2, 1), torch.ones(1, 2, 2), order)
-    torch.testing.assert_close(noisy - after, std[0, :2, 0, :2][None], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(std[0, 0, 0] / std[0, 0, 0, 0], torch.tensor([1.0, 0.05, 1.5]))
+    observation, action = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.zeros(1, 2, 1)
+    mean, std = model.ask(observation, action, elites([0, 1]))
+    # 100 * 2 + 0.5 and 101 * 2 + 0.5; 100 * 0.1 - 1 and 101 * 0.1 - 1; 7 and -1 * 3 + 7
+    torch.testing.assert_close(mean, torch.tensor([[[200.5, 9.0, 7.0], [202.5, 9.1, 4.0]]]))
+    torch.testing.assert_close(std[0, 0] / std[0, 0, 0], torch.tensor([1.0, 0.05, 1.5]))
+    torch.testing.assert_close(std[0, 0, 0], torch.tensor(2.0), rtol=0.5, atol=0.0)
+    every, spread = model.predict(observation, action)
+    torch.testing.assert_close(mean[0], torch.stack((every[0, 0, 0], every[0, 1, 1])))
+    torch.testing.assert_close(std[0], torch.stack((spread[0, 0, 0], spread[0, 1, 1])))
 
 
 def test_inputs_are_standardised_before_the_network() -> None:
@@ -670,13 +667,12 @@ def test_log_variance_stays_between_its_bounds() -> None:
     assert float(log_variance.min()) >= -10.01
 
 
-def test_step_of_a_seed_is_the_same_alone_and_among_three() -> None:
+def test_what_a_seed_predicts_is_the_same_alone_and_among_three() -> None:
     config = replace(SMALL, elites=3)
     alone, among = config.build(sizes(2)), config.build(sizes(0, 1, 2))
-    x = normal(0, 3, 6, 3)
-    order, noise = torch.tensor([[2, 0, 1]]), normal(1, 3, 6, 2)
-    one = alone.step(x[2:, :, :2], x[2:, :, 2:], noise[2:], order)
-    three = among.step(x[..., :2], x[..., 2:], noise, order.expand(3, 3))
+    x, members = normal(0, 3, 6, 3), torch.tensor([[2, 0, 1]])
+    one = alone.ask(x[2:, :, :2], x[2:, :, 2:], members)
+    three = among.ask(x[..., :2], x[..., 2:], members.expand(3, 3))
     torch.testing.assert_close(one[0][0], three[0][2])
     torch.testing.assert_close(one[1][0], three[1][2])
 
@@ -902,35 +898,17 @@ def test_elites_beyond_the_members_are_refused() -> None:
 # -- the uncertainty's price ---------------------------------------------------------------------
 
 
-class Known:
-    """A model with known deviations, [S, M, B, O + 1]."""
-
-    def __init__(self, std: list[list[list[list[float]]]]) -> None:
-        self.std = torch.tensor(std)
-
-    def predict(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        del observation, action
-        return torch.zeros_like(self.std), self.std
-
-
 def test_penalty_is_the_largest_norm_among_all_members() -> None:
-    model = Known([[[[3.0, 4.0], [0.0, 1.0]], [[1.0, 1.0], [6.0, 8.0]]]])
-    found = StdPenalty(weight=2.0).penalty(model, torch.zeros(1, 2, 1), torch.zeros(1, 2, 1))
+    std = torch.tensor([[[[3.0, 4.0], [0.0, 1.0]], [[1.0, 1.0], [6.0, 8.0]]]])
+    found = StdPenalty(weight=2.0).penalty((torch.zeros_like(std), std))
     assert found.tolist() == [[10.0, 20.0]]
-
-
-class Divided(Known):
-    """A model with known means, [S, M, B, O + 1]."""
-
-    def predict(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        std, mean = super().predict(observation, action)
-        return mean, std
 
 
 def test_disagreement_is_the_largest_distance_of_a_member_from_the_mean_of_all() -> None:
     # two members at +-(3, 4) around (1, 1), and at one place; the reward, last, does not count
-    model = Divided([[[[4.0, 5.0, 9.0], [7.0, 7.0, 0.0]], [[-2.0, -3.0, 0.0], [7.0, 7.0, 5.0]]]])
-    found = Disagreement(weight=2.0).penalty(model, torch.zeros(1, 2, 1), torch.zeros(1, 2, 1))
+    first, second = [[4.0, 5.0, 9.0], [7.0, 7.0, 0.0]], [[-2.0, -3.0, 0.0], [7.0, 7.0, 5.0]]
+    mean = torch.tensor([[first, second]])
+    found = Disagreement(weight=2.0).penalty((mean, torch.ones_like(mean)))
     assert found.tolist() == [[10.0, 0.0]]
 
 
@@ -940,14 +918,13 @@ def test_disagreement_is_the_largest_distance_of_a_member_from_the_mean_of_all()
 class Counter:
     """A model of one dimension: the state grows by the action; reward is the state before."""
 
-    def __init__(self, members: int = 1) -> None:
-        self.elites = torch.zeros(1, members, dtype=torch.int64)
+    def __init__(self, seeds: int = 1) -> None:
+        self.elites = torch.zeros(seeds, 1, dtype=torch.int64)
 
-    def step(
-        self, observation: Tensor, action: Tensor, noise: Tensor, order: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        del noise, order
-        return observation + action, observation[..., 0]
+    def ask(self, observation: Tensor, action: Tensor, members: Tensor) -> Moments:
+        del members
+        mean = torch.cat((action, observation), -1)
+        return mean, torch.zeros_like(mean)
 
     def predict(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         mean = torch.cat((action, observation), -1)[:, None]
@@ -1005,15 +982,67 @@ def test_rollout_keeps_its_terminal_row_and_nothing_after_it() -> None:
     assert len(rows) == 2 + 4
 
 
+def still(observation: Tensor, noise: Tensor) -> Tensor:
+    """Do nothing."""
+    del noise
+    return torch.zeros_like(observation[..., :1])
+
+
+class Endless:
+    """No task ends, and nothing is clipped."""
+
+    def terminated(self, state: Tensor) -> Tensor:
+        return torch.zeros_like(state[..., 0], dtype=torch.bool)
+
+    def clip(self, observation: Tensor) -> Tensor:
+        return observation
+
+
+@pytest.mark.parametrize("uncertainty", [None, StdPenalty(weight=0.0)])
+def test_each_group_of_a_step_is_served_by_its_elite(uncertainty: StdPenalty | None) -> None:
+    model = hand_set(sizes(0, 1))
+    model.elites = elites([2, 0], [1, 2])
+    order, start, noise = torch.tensor([[0, 1], [1, 0]]), torch.ones(2, 4, 2), torch.zeros(2, 4, 3)
+    found = imagine(model, still, Endless(), uncertainty, start, noise, order)
+    assert found.after[:, :, 0].tolist() == [[103, 103, 101, 101], [203, 203, 202, 202]]
+    assert found.reward.tolist() == [[-2, -2, 0, 0], [-2, -2, -1, -1]]
+
+
+def test_noise_of_a_step_is_counted_in_the_predicted_deviations() -> None:
+    model, start = hand_set(sizes(0)), torch.zeros(1, 2, 2)
+    model.target_std = torch.tensor([2.0, 0.1, 3.0])
+    noise, order = torch.tensor([[[9.0, 1.0, -2.0]]]).expand(1, 2, 3), torch.tensor([[0, 1]])
+    with torch.no_grad():
+        model.min_log_variance.fill_(0.5)
+    _, std = model.predict(start, start[..., :1])
+    still_, moved = (
+        imagine(model, still, Endless(), None, start, drawn, order).after
+        for drawn in (torch.zeros_like(noise), noise)
+    )
+    expected = std[0, :2, 0, :2] * torch.tensor([1.0, -2.0])
+    torch.testing.assert_close((moved - still_)[0], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_step_that_pays_for_uncertainty_is_the_step_that_does_not(fitted: EnsembleModel) -> None:
+    start, noise = normal(3, 2, 6, 2), normal(4, 2, 6, 3)
+    order = torch.tensor([[0, 1], [1, 0]])[:, : fitted.elites.shape[1]]
+    free, paying = (
+        imagine(fitted, still, Endless(), uncertainty, start, noise, order)
+        for uncertainty in (None, StdPenalty(weight=3.0))
+    )
+    torch.testing.assert_close(paying.after, free.after)
+    torch.testing.assert_close(paying.reward, free.reward)
+    _, std = fitted.predict(start, torch.zeros(2, 6, 1))
+    torch.testing.assert_close(free.reward - paying.paid, 3.0 * std.norm(dim=-1).amax(1))
+
+
 def test_rollout_that_blows_up_is_dropped_from_that_row_on() -> None:
     class Exploding(Counter):
-        def step(
-            self, observation: Tensor, action: Tensor, noise: Tensor, order: Tensor
-        ) -> tuple[Tensor, Tensor]:
-            after, reward = super().step(observation, action, noise, order)
-            jump = torch.tensor([[[0.0], [200.0], [math.inf], [math.nan], [0.0]]])
-            broken = torch.tensor([[0.0, 0.0, math.inf, math.nan, math.nan]])
-            return after + jump, reward + broken
+        def ask(self, observation: Tensor, action: Tensor, members: Tensor) -> Moments:
+            mean, std = super().ask(observation, action, members)
+            jump = torch.tensor([0.0, 200.0, math.inf, math.nan, 0.0])
+            broken = torch.tensor([0.0, 0.0, math.inf, math.nan, math.nan])
+            return mean + torch.stack((jump, broken), -1), std
 
     found = pool(horizon=2, starts=5)
     mean = found.fill(Exploding(), one_step, torch.zeros(1, 5, 1), None)
@@ -1054,14 +1083,14 @@ def test_pool_wraps_in_the_middle_of_a_rollout() -> None:
 
 def test_pool_fills_each_seed_by_itself() -> None:
     found = pool(horizon=2, starts=1, seeds=(0, 1))
-    found.fill(Counter(), one_step, torch.tensor([[[4.0]], [[0.0]]]), None)
+    found.fill(Counter(seeds=2), one_step, torch.tensor([[[4.0]], [[0.0]]]), None)
     assert columns(found, 0) == [[4, 1, 4, 5, 1]]
     assert columns(found, 1) == [[0, 1, 0, 1, 0], [1, 1, 1, 2, 0]]
 
 
 def test_pool_samples_only_what_is_filled_and_from_the_seed_s_own_rows() -> None:
     found = pool(horizon=2, starts=1, seeds=(0, 1))
-    found.fill(Counter(), one_step, torch.tensor([[[4.0]], [[1.0]]]), None)
+    found.fill(Counter(seeds=2), one_step, torch.tensor([[[4.0]], [[1.0]]]), None)
     drawn = found.sample(Streams(sizes(0, 1, observation=1), "x"), 50)
     assert drawn.shape == (2, 50, 5)
     assert set(drawn[0, :, 0].tolist()) == {4.0}
@@ -1089,10 +1118,10 @@ def test_pool_goes_on_exactly_from_its_state() -> None:
     going, resumed = (pool(horizon=2, starts=4, kept=2, seeds=(0, 1)) for _ in range(2))
     starts = normal(0, 2, 4, 1)
     for _ in range(3):
-        going.fill(Counter(), act, starts, None)
+        going.fill(Counter(seeds=2), act, starts, None)
     resumed.load_state({name: tensor.clone() for name, tensor in going.state().items()})
     for found in (going, resumed):
-        found.fill(Counter(), act, starts, None)
+        found.fill(Counter(seeds=2), act, starts, None)
     one, other = going.state(), resumed.state()
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert torch.equal(going.rows, resumed.rows)

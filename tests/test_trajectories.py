@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -16,6 +16,9 @@ from mabe_transfer.parts.trajectories import Player, WholeRollouts
 from mabe_transfer.parts.uncertainty import Detector, Halt, StdPenalty, disagreement
 from mabe_transfer.streams import Sizes
 
+if TYPE_CHECKING:
+    from mabe_transfer.imagination import Moments
+
 
 class Counter:
     """The state grows by the action; reward is the state before. Two members, which disagree.
@@ -23,20 +26,19 @@ class Counter:
     Their predicted successors lie half of the state's square apart, their rewards far apart.
     """
 
-    def __init__(self, noisy: bool = True) -> None:
-        self.elites, self.noisy = torch.zeros(1, 1, dtype=torch.int64), noisy
+    def __init__(self, seeds: int = 1, spread: float = 1.0) -> None:
+        self.elites, self.spread = torch.zeros(seeds, 1, dtype=torch.int64), spread
 
-    def step(
-        self, observation: Tensor, action: Tensor, noise: Tensor, order: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        del order
-        return observation + action + self.noisy * noise, observation[..., 0].clone()
+    def ask(self, observation: Tensor, action: Tensor, members: Tensor) -> Moments:
+        del members
+        mean = torch.cat((action, observation), -1)
+        return mean, torch.full_like(mean, self.spread)
 
-    def predict(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+    def predict(self, observation: Tensor, action: Tensor) -> Moments:
         one = torch.cat((action, observation), -1)
         other = torch.cat((action + 0.5 * observation.square(), observation + 1e6), -1)
         mean = torch.stack((one, other), 1)
-        return mean, torch.full_like(mean, 0.5)
+        return mean, torch.full_like(mean, self.spread)
 
 
 class Below:
@@ -146,7 +148,7 @@ def test_seed_plays_the_same_alone_and_beside_one_whose_trajectories_end_at_once
     both, alone = player(0, 7, limit=5.0), player(7, limit=5.0)
     start = torch.tensor([[[4.999], [4.999]], [[-50.0], [-60.0]]])
     for _ in range(2):
-        found = both.play(Counter(), one_step, start, None)
+        found = both.play(Counter(seeds=2), one_step, start, None)
         one = alone.play(Counter(), one_step, start[1:], None)
         assert torch.equal(found.observation[1:], one.observation)
         assert torch.equal(found.noise[1:], one.noise)
@@ -161,9 +163,9 @@ def test_seed_plays_the_same_alone_and_beside_one_whose_trajectories_end_at_once
 def test_player_goes_on_exactly_from_its_state() -> None:
     going, resumed = (player(0, 1, sampled=True) for _ in range(2))
     start = torch.zeros(2, 2, 1)
-    going.play(Counter(), scaled, start, None)
+    going.play(Counter(seeds=2), scaled, start, None)
     resumed.load_state({name: t.clone() for name, t in going.state().items()})
-    one, other = (found.play(Counter(), scaled, start, None) for found in (going, resumed))
+    one, other = (found.play(Counter(seeds=2), scaled, start, None) for found in (going, resumed))
     assert torch.equal(one.observation, other.observation)
 
 
@@ -189,23 +191,12 @@ def test_number_that_makes_no_sense_is_refused(changes: dict[str, Any], message:
 # -- the detector --------------------------------------------------------------------------------
 
 
-class Members:
-    """A model with known means, [S, M, B, O + 1], whatever it is asked."""
-
-    def __init__(self, mean: Tensor) -> None:
-        self.mean = mean
-
-    def predict(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        del observation, action
-        return self.mean, torch.ones_like(self.mean)
-
-
 def test_disagreement_is_the_largest_distance_between_two_members_in_the_state() -> None:
     # three members at (0, 0), (3, 4) and (0, 1); the last column is the reward, which is no state
     first = torch.tensor([[0.0, 0.0, 50.0], [3.0, 4.0, 0.0], [0.0, 1.0, -50.0]])
     second = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 9.0], [1.0, 1.0, 0.0]])
-    model = Members(torch.stack((first, second), 1)[None])
-    found = disagreement(model, torch.zeros(1, 2, 2), torch.zeros(1, 2, 1))
+    mean = torch.stack((first, second), 1)[None]
+    found = disagreement((mean, torch.ones_like(mean)))
     assert found.tolist() == [[5.0, 0.0]]
 
 
@@ -245,7 +236,8 @@ def test_halt_is_rewarded_with_the_data_s_smallest_reward_less_the_penalty() -> 
 def test_pair_beyond_the_threshold_is_unknown_and_so_is_one_that_is_no_number() -> None:
     found = Halt(penalty=25.0).build(Counter(), D1, sizes())
     at = starts(-4.0, 4.0, 4.1, math.nan, 0.0)
-    paid, halted = found.charge(Counter(), at, torch.zeros_like(at), torch.full((1, 5), 3.0))
+    predicted = Counter().predict(at, torch.zeros_like(at))
+    paid, halted = found.charge(predicted, torch.full((1, 5), 3.0))
     assert halted.tolist() == [[False, False, True, True, False]]
     assert paid.tolist() == [[3.0, 3.0, -15.0, -15.0, 3.0]]
 
@@ -253,13 +245,14 @@ def test_pair_beyond_the_threshold_is_unknown_and_so_is_one_that_is_no_number() 
 def test_each_seed_has_its_own_threshold() -> None:
     detector = Detector(torch.tensor([1.0, 3.0]), -1.0)
     at = torch.full((2, 1, 1), 2.0)  # a disagreement of 2
-    _, halted = detector.charge(Counter(), at, at, torch.zeros(2, 1))
+    _, halted = detector.charge(Counter().predict(at, at), torch.zeros(2, 1))
     assert halted.tolist() == [[True], [False]]
 
 
 def test_deviation_penalty_halts_nothing() -> None:
     at = starts(0.0, 1.0)
-    paid, halted = StdPenalty(weight=2.0).charge(Counter(), at, at, torch.ones(1, 2))
+    predicted = Counter(spread=0.5).predict(at, at)
+    paid, halted = StdPenalty(weight=2.0).charge(predicted, torch.ones(1, 2))
     torch.testing.assert_close(paid, torch.full((1, 2), 1.0 - math.sqrt(2.0)))
     assert not bool(halted.any())
 
@@ -311,7 +304,7 @@ def test_unknown_pair_is_punished_even_where_its_prediction_is_no_state() -> Non
 
 def test_halt_ends_a_short_rollout_in_the_pool_as_well() -> None:
     found = RolloutPool(Rollouts(horizon=4, starts=1, kept=1), sizes(), Below(1e9), 1)
-    mean = found.fill(Counter(noisy=False), one_step, starts(1.0), HALT)
+    mean = found.fill(Counter(spread=0.0), one_step, starts(1.0), HALT)
     rows = found.rows[0, : int(found.filled[0])].tolist()
     assert rows == [[1, 1, 1, 2, 0], [2, 1, 2, 3, 0], [3, 1, -7, 3, 1]]
     assert mean.tolist() == [1.5]  # of the two steps that were predicted

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,9 @@ from mabe_transfer.graphs import Repeated, recorder_for
 from mabe_transfer.networks import StackedMlp
 from mabe_transfer.stopping import Best
 from mabe_transfer.streams import Sizes, Streams, generator
+
+if TYPE_CHECKING:
+    from mabe_transfer.imagination import Moments
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,8 +80,7 @@ class EnsembleModel(nn.Module):
     Inputs and targets are standardised with statistics of the training data; predictions are in
     raw units.
 
-    Differs from MOPO: targets are standardised too, so that no dimension dominates the likelihood;
-    the reward's prediction is its mean, deterministic as MABE's section 4 has it.
+    Differs from MOPO: targets are standardised too, so that no dimension dominates the likelihood.
     """
 
     input_mean: Tensor
@@ -156,41 +159,32 @@ class EnsembleModel(nn.Module):
         return mean, low + nn.functional.softplus(log_variance - low)
 
     @torch.no_grad()
-    def step(
-        self, observation: Tensor, action: Tensor, noise: Tensor, order: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Sample successors of [S, B, O] and [S, B, A], each from one elite.
+    def ask(self, observation: Tensor, action: Tensor, members: Tensor) -> Moments:
+        """Give means and deviations [S, B, O + 1], each transition's by one member.
 
-        The batch is cut into equal groups, one an elite, so a transition costs one network; B is a
-        multiple of the number of elites. `noise` is standard normal, [S, B, O]; `order` says which
-        elite serves which group, [S, elites]. Gives next observations [S, B, O] and rewards [S, B].
+        The batch is cut into equal groups, each served by one of `members`, [S, G].
         """
-        seeds, batch, width = observation.shape
-        groups = self.elites.shape[1]
-        members = torch.gather(self.elites, 1, order)
+        (seeds, batch, _), groups = observation.shape, members.shape[1]
         offset = torch.arange(seeds, device=members.device)[:, None] * self.config.members
         chosen = (members + offset).reshape(-1)
-        x = (torch.cat((observation, action), -1) - self.input_mean) / self.input_std
-        x = x.view(seeds * groups, batch // groups, -1)
+        x = self._inputs(observation, action).view(seeds * groups, batch // groups, -1)
         mean, log_variance = self._bounded(self.body.evaluate(x, chosen), chosen)
-        mean = mean.view(seeds, batch, -1) * self.target_std + self.target_mean
-        std = (0.5 * log_variance[..., :width]).exp().view(seeds, batch, -1)
-        std = std * self.target_std[:width]
-        return observation + mean[..., :width] + std * noise, mean[..., width]
+        return self._raw(mean, log_variance, (seeds, batch))
 
     @torch.no_grad()
-    def predict(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of every member in raw units, at [S, B, O] and [S, B, A].
+    def predict(self, observation: Tensor, action: Tensor) -> Moments:
+        """Give means and deviations of every member, [S, M, B, O + 1], at [S, B, O], [S, B, A]."""
+        x = self._inputs(observation, action).repeat_interleave(self.config.members, 0)
+        shape = (self.sizes.stack, self.config.members, x.shape[1])
+        return self._raw(*self._evaluate(x), shape)
 
-        Returns:
-            Means and deviations of [change of observation, reward], both [S, M, B, O + 1].
-        """
-        x = (torch.cat((observation, action), -1) - self.input_mean) / self.input_std
-        x = x.repeat_interleave(self.config.members, 0)
-        mean, log_variance = self._evaluate(x)
-        shape = (self.sizes.stack, self.config.members, x.shape[1], self.targets)
-        mean = mean.view(shape) * self.target_std + self.target_mean
-        return mean, (0.5 * log_variance).exp().view(shape) * self.target_std
+    def _inputs(self, observation: Tensor, action: Tensor) -> Tensor:
+        return (torch.cat((observation, action), -1) - self.input_mean) / self.input_std
+
+    def _raw(self, mean: Tensor, log_variance: Tensor, shape: tuple[int, ...]) -> Moments:
+        """Mean and standard deviation in raw units, [*shape, O + 1]."""
+        mean, std = (one.view(*shape, self.targets) for one in (mean, (0.5 * log_variance).exp()))
+        return mean * self.target_std + self.target_mean, std * self.target_std
 
     def state(self) -> dict[str, Tensor]:
         """The fitted model as tensors."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,16 +11,10 @@ from torch import Tensor
 from mabe_transfer.errors import UserError
 
 if TYPE_CHECKING:
+    from mabe_transfer.imagination import Model, Moments
     from mabe_transfer.streams import Sizes
 
 CHUNK = 10_000  # transitions whose discrepancy is measured at a time
-
-
-class Predictor(Protocol):
-    """A model that tells its members' predictions apart."""
-
-    def predict(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and standard deviations of [change, reward], both [S, M, B, O + 1]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,22 +30,20 @@ class StdPenalty:
 
     weight: float = 1.0
 
-    def build(self, model: Predictor, rows: Tensor, sizes: Sizes) -> StdPenalty:
+    def build(self, model: Model, rows: Tensor, sizes: Sizes) -> StdPenalty:
         """Give itself: nothing of it depends on the data."""
         del model, rows, sizes
         return self
 
-    def penalty(self, model: Predictor, observation: Tensor, action: Tensor) -> Tensor:
+    def penalty(self, predicted: Moments) -> Tensor:
         """What to subtract from the predicted reward, [S, B]."""
-        _, std = model.predict(observation, action)
+        _, std = predicted
         widest: Tensor = std.norm(dim=-1).amax(1)
         return self.weight * widest
 
-    def charge(
-        self, model: Predictor, observation: Tensor, action: Tensor, reward: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def charge(self, predicted: Moments, reward: Tensor) -> tuple[Tensor, Tensor]:
         """The reward less the penalty [S, B]; no rollout is halted."""
-        return _unhalted(reward - self.penalty(model, observation, action))
+        return _unhalted(reward - self.penalty(predicted))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,22 +57,20 @@ class Disagreement:
 
     weight: float = 1.0
 
-    def build(self, model: Predictor, rows: Tensor, sizes: Sizes) -> Disagreement:
+    def build(self, model: Model, rows: Tensor, sizes: Sizes) -> Disagreement:
         """Give itself: nothing of it depends on the data."""
         del model, rows, sizes
         return self
 
-    def penalty(self, model: Predictor, observation: Tensor, action: Tensor) -> Tensor:
+    def penalty(self, predicted: Moments) -> Tensor:
         """What to subtract from the predicted reward, [S, B]."""
-        mean = model.predict(observation, action)[0][..., :-1]
+        mean = predicted[0][..., :-1]
         farthest: Tensor = (mean - mean.mean(1, keepdim=True)).norm(dim=-1).amax(1)
         return self.weight * farthest
 
-    def charge(
-        self, model: Predictor, observation: Tensor, action: Tensor, reward: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def charge(self, predicted: Moments, reward: Tensor) -> tuple[Tensor, Tensor]:
         """The reward less the penalty [S, B]; no rollout is halted."""
-        return _unhalted(reward - self.penalty(model, observation, action))
+        return _unhalted(reward - self.penalty(predicted))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,13 +108,13 @@ class Halt:
         if self.sample < 1:
             raise UserError(f"uncertainty.sample must be at least 1, not {self.sample}.")
 
-    def build(self, model: Predictor, rows: Tensor, sizes: Sizes) -> Detector:
+    def build(self, model: Model, rows: Tensor, sizes: Sizes) -> Detector:
         """Measure the threshold of every seed's model on packed transitions [N, W] of D1."""
         first, second = sizes.observation, sizes.observation + sizes.action
         known = rows[:: -(-len(rows) // self.sample), :second].expand(sizes.stack, -1, -1)
         distance = torch.cat(
             [
-                disagreement(model, part[..., :first], part[..., first:])
+                disagreement(model.predict(part[..., :first], part[..., first:]))
                 for part in torch.split(known, CHUNK, dim=1)
             ],
             dim=1,
@@ -143,20 +133,18 @@ class Detector:
     threshold: Tensor  # [S]
     reward: float
 
-    def charge(
-        self, model: Predictor, observation: Tensor, action: Tensor, reward: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def charge(self, predicted: Moments, reward: Tensor) -> tuple[Tensor, Tensor]:
         """Rewards [S, B], and where the pair is unknown; what is no number is unknown as well."""
-        known = disagreement(model, observation, action) <= self.threshold[:, None]
+        known = disagreement(predicted) <= self.threshold[:, None]
         return torch.where(known, reward, self.reward), ~known
 
 
-def disagreement(model: Predictor, observation: Tensor, action: Tensor) -> Tensor:
-    """Largest distance between two members' predicted successors, [S, B, .] -> [S, B].
+def disagreement(predicted: Moments) -> Tensor:
+    """Largest distance between two members' predicted successors, [S, M, B, O + 1] -> [S, B].
 
     max over i, j of || f_i(s, a) - f_j(s, a) ||, over the observation and not the reward.
     """
-    mean, _ = model.predict(observation, action)
+    mean, _ = predicted
     members = mean[..., :-1].transpose(1, 2)  # [S, B, M, O]
     apart = torch.cdist(members, members, compute_mode="donot_use_mm_for_euclid_dist")
     return apart.amax((-1, -2))
