@@ -52,6 +52,11 @@ def unpack(
     )
 
 
+def at(rows: Tensor, index: Tensor) -> Tensor:
+    """Rows of [N, W] at indices [S, B], as [S, B, W]."""
+    return rows.index_select(0, index.flatten()).view(*index.shape, rows.shape[-1])
+
+
 class Data:
     """All transitions that a part learns from, in the order of their recording.
 

@@ -88,12 +88,13 @@ def descend(loss: Tensor, parameters: Iterable[Tensor], optimiser: torch.optim.A
     silently wrong where it does not; that of a second derivative may be transposed.
 
     Args:
-        loss: A scalar, summed over seeds, which share no parameter.
+        loss: Of each seed, [S], which share no parameter; or its sum.
         parameters: All that the optimiser holds.
         optimiser: Theirs.
     """
     moved = list(parameters)
-    for parameter, gradient in zip(moved, torch.autograd.grad(loss, moved), strict=True):
+    found = torch.autograd.grad(loss, moved, torch.ones_like(loss))
+    for parameter, gradient in zip(moved, found, strict=True):
         if parameter.grad is None:
             parameter.grad = torch.empty_like(parameter)
         parameter.grad.copy_(gradient)
@@ -112,7 +113,7 @@ def descend_run(
     """Step parameters down a loss of a pass through them, and of whatever else they gave.
 
     Args:
-        loss: A scalar, summed over seeds; its graph is kept.
+        loss: Of each seed, [S]; its graph is kept.
         run: The pass; its own part of the gradient is written out, other parts are autograd's.
         parameters: All that the optimiser holds.
         optimiser: Theirs, by `adam`.
@@ -124,7 +125,7 @@ def descend_run(
     """
     moved = list(parameters)
     slope, *others = torch.autograd.grad(
-        loss, (run.output, *moved), allow_unused=True, retain_graph=True
+        loss, (run.output, *moved), torch.ones_like(loss), allow_unused=True, retain_graph=True
     )
     of_inputs = run.back(slope, learned, first)
     for parameter, other in zip(moved, others, strict=True):

@@ -53,7 +53,8 @@ class DualWeight:
         with torch.no_grad():  # the loss is an exponential of log weight: its own gradient
             self.log_weight.grad = losses.dual_step(self.log_weight, divergence, self.target)
             self.adam.step()
-            self.log_weight.clamp_(max=math.log(self.cap))
+            if self.cap < math.inf:
+                self.log_weight.clamp_(max=math.log(self.cap))
 
     def state(self) -> dict[str, Tensor]:
         """The weight and its optimiser."""

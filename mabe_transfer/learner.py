@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mabe_transfer import graphs, weights
+from mabe_transfer.batches import at
 from mabe_transfer.composition import Algorithm, Imitation
 from mabe_transfer.domains import Domain
 from mabe_transfer.means import Means
@@ -123,7 +124,7 @@ class Learner:
         picked = None
         if count > 0:
             picked = self.sampler.integers(len(real), count)
-            parts.append(real[picked])
+            parts.append(at(real, picked))
         if count < batch:
             assert self.pool is not None
             parts.append(self.pool.sample(self.sampler, batch - count))

@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from mabe_transfer.squashed import SquashedNormal
@@ -61,7 +61,8 @@ def td_loss(value: Tensor, target: Tensor) -> Tensor:
         Mean over the batch, halved, for each critic, [S, C].
     """
     assert value.shape[::2] == target.shape
-    return 0.5 * (value - target[:, None]).square().mean(-1)
+    whole = target[:, None].expand_as(value)
+    return 0.5 * nn.functional.mse_loss(value, whole, reduction="none").mean(-1)
 
 
 def actor_loss(value: Tensor, penalty: Tensor) -> Tensor:

@@ -187,5 +187,4 @@ class Critics(nn.Module):
 def track(target: nn.Module, source: nn.Module, rate: float) -> None:
     """Move a target network towards its source: target += rate (source - target)."""
     with torch.no_grad():
-        for old, new in zip(target.parameters(), source.parameters(), strict=True):
-            old.lerp_(new, rate)
+        torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), rate)

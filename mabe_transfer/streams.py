@@ -52,19 +52,18 @@ class Streams:
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers, [S, *shape]."""
-        return torch.stack(
-            [torch.randn(shape, generator=g, device=self.device) for g in self.generators]
-        )
+        drawn = torch.empty(len(self.generators), *shape, device=self.device)
+        for row, g in zip(drawn, self.generators, strict=True):
+            row.normal_(generator=g)
+        return drawn
 
     def integers(self, high: int | Sequence[int], *shape: int) -> Tensor:
         """Integers in [0, high), [S, *shape]; `high` may differ between seeds."""
         bounds = [high] * len(self.generators) if isinstance(high, int) else high
-        return torch.stack(
-            [
-                torch.randint(bound, shape, generator=g, device=self.device)
-                for g, bound in zip(self.generators, bounds, strict=True)
-            ]
-        )
+        drawn = torch.empty(len(bounds), *shape, dtype=torch.int64, device=self.device)
+        for row, g, bound in zip(drawn, self.generators, bounds, strict=True):
+            row.random_(0, bound, generator=g)
+        return drawn
 
     def permutation(self, count: int) -> Tensor:
         """A permutation of `count` rows for each seed, [S, count]."""

@@ -55,6 +55,11 @@ DIRECT: dict[Any, Callable[..., object]] = {
     aten.tanh.out: torch.tanh,
 }
 """Usual operations by their own names, which are called in half the time."""
+IN_PLACE: dict[Any, Callable[..., object]] = {
+    aten.normal_.default: Tensor.normal_,
+    getattr(aten.random_, "from"): Tensor.random_,
+}
+"""Likewise, of those that change what they are given."""
 WITH_NUMBERS: dict[Any, Any] = {
     aten.add.Scalar: aten.add.Tensor,
     aten.add.Tensor: aten.add.Tensor,
@@ -127,7 +132,7 @@ class _Noted:
         """
         operation, results = self.operation, _tensors(self.result)
         if operation._schema.is_mutable:
-            return partial(DIRECT.get(operation, operation), *self.args, **self.kwargs)
+            return _in_place(operation, self.args, self.kwargs)
         places = set(_places(self.result))
         if places <= set(_places((self.args, self.kwargs))):  # a view, or no tensor at all
             return None
@@ -137,6 +142,8 @@ class _Noted:
         ):
             return None
         args = self.args
+        if operation is aten.rsub.Scalar and len(args) == 2:
+            operation, args = aten.sub.Tensor, args[::-1]
         if operation in WITH_NUMBERS:
             operation, args = WITH_NUMBERS[operation], _as_tensors(args)
         form = _into(operation)
@@ -213,6 +220,15 @@ def _as_tensors(args: tuple[Any, ...]) -> tuple[Any, ...]:
         torch.tensor(one, dtype=first.dtype) if isinstance(one, int | float) else one
         for one in args
     )
+
+
+def _in_place(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    """What changes tensors once more; Adam counts its steps by a list of one scalar."""
+    if operation is aten._foreach_add_.Scalar and len(args[0]) == 1 and args[0][0].dim() == 0:
+        (count,), more = args
+        return partial(Tensor.add_, count, torch.tensor(more, dtype=count.dtype))
+    function = IN_PLACE.get(operation, DIRECT.get(operation, operation))
+    return partial(function, *args, **kwargs)
 
 
 def _copied(

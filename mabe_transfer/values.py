@@ -113,9 +113,9 @@ class InSampleEvaluator(nn.Module):
             target = losses.soft_target(reward, discount, ahead, torch.zeros_like(ahead))
             q = self.targets.values(batch.observation, batch.action).amin(1)
         value = self.value.evaluate(batch.observation)[..., 0]
-        loss = losses.expectile_loss(q - value, self.config.expectile).sum()
+        loss = losses.expectile_loss(q - value, self.config.expectile)
         values = self.critics.values(batch.observation, batch.action)
-        loss = loss + losses.td_loss(values, target).sum()
+        loss = loss + losses.td_loss(values, target).sum(-1)
         descend(loss, self._learned(), self.adam)
         track(self.targets, self.critics, self.config.polyak)
         return q, value.detach()
@@ -167,7 +167,7 @@ class ReturnEvaluator(nn.Module):
         self.updates += 1
         found = torch.gather(self.returns, 1, batch.index)
         value = self.value.evaluate(batch.observation)[..., 0]
-        loss = losses.expectile_loss(found - value, 0.5).sum()
+        loss = losses.expectile_loss(found - value, 0.5)
         descend(loss, self.value.parameters(), self.adam)
         return found, value.detach()
 

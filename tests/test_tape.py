@@ -63,6 +63,29 @@ def test_names_of_operations_stand_for_their_forms(form: Any) -> None:
     assert torch.equal(found, getattr(torch, name)(*given))
 
 
+def test_operations_in_place_go_on_as_the_work_does() -> None:
+    """Draws from a stream, a list of counters, and a number less a tensor."""
+
+    def run(times: int, repeat: bool) -> list[Tensor]:
+        stream, counts = generator(3, "tape", CPU), [torch.tensor(4.0)]
+        drawn, whole, left = torch.zeros(5), torch.zeros(3, dtype=torch.int64), torch.zeros(5)
+
+        def work() -> None:
+            drawn.normal_(generator=stream)
+            whole.random_(0, 1000, generator=stream)
+            torch._foreach_add_(counts, 2)
+            left.copy_(1.5 - drawn)
+
+        again = recorded(work).replay if repeat else work
+        for _ in range(times - repeat):
+            again()
+        return [drawn, whole, left, *counts]
+
+    one, other = run(4, True), run(4, False)
+    assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
+    assert float(one[-1]) == 12.0
+
+
 def test_views_and_constants_are_not_made_again() -> None:
     given, found = torch.arange(6.0), torch.zeros(3)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mabe_transfer import weights
-from mabe_transfer.batches import unpack
+from mabe_transfer.batches import at, unpack
 from mabe_transfer.descent import adam, descend
 from mabe_transfer.errors import UserError
 from mabe_transfer.networks import StackedMlp
@@ -149,13 +149,13 @@ class ClassifierFit:
         """Take one update on as many transitions of one world as of the other."""
         half = self.config.batch // 2
         inputs = torch.cat(
-            [inputs[self.streams.integers(len(inputs), half)] for inputs in self.worlds], dim=1
+            [at(inputs, self.streams.integers(len(inputs), half)) for inputs in self.worlds], dim=1
         )
         inputs = inputs + self.config.noise * self.noise.normal(*inputs.shape[1:])
         is_target = torch.zeros(inputs.shape[:2], device=inputs.device)
         is_target[:, :half] = 1.0
         losses = [classification(found, is_target) for found in self.part.logits(inputs)]
-        descend(losses[0].sum() + losses[1].sum(), self.part.parameters(), self.adam)
+        descend(losses[0] + losses[1], self.part.parameters(), self.adam)
         self.loss = losses[0].detach()
         self.done += 1
 

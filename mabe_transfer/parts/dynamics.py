@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mabe_transfer import losses, weights
-from mabe_transfer.batches import bootstraps
+from mabe_transfer.batches import at, bootstraps
 from mabe_transfer.descent import decayed_adam, descend, set_rate
 from mabe_transfer.errors import UserError
 from mabe_transfer.graphs import Repeated, recorder_for
@@ -144,8 +144,8 @@ class EnsembleModel(nn.Module):
     def _held_out(self, inputs: Tensor, targets: Tensor, held: Tensor) -> Tensor:
         """Mean squared error of every member on its seed's held-out rows, [S, M]."""
         picked = held.repeat_interleave(self.config.members, 0)
-        mean, _ = self._evaluate(inputs[picked])
-        error = (mean - targets[picked]).square().mean((1, 2))
+        mean, _ = self._evaluate(at(inputs, picked))
+        error = (mean - at(targets, picked)).square().mean((1, 2))
         return error.view(self.sizes.stack, self.config.members)
 
     def _evaluate(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -290,5 +290,5 @@ def _descend(
     model: EnsembleModel, inputs: Tensor, targets: Tensor, adam: torch.optim.Adam, picked: Tensor
 ) -> None:
     """Take one step on rows [S M, B]."""
-    loss = model._loss(inputs[picked], targets[picked])
+    loss = model._loss(at(inputs, picked), at(targets, picked))
     descend(loss, model.parameters(), adam)

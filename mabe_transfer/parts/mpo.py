@@ -144,7 +144,7 @@ class MpoLearner:
             target = losses.soft_target(batch.reward, discount, ahead, torch.zeros_like(ahead))
         value = self.critics.values(batch.observation, batch.action)
         loss = losses.td_loss(value, target).sum(-1)
-        descend(loss.sum(), self.critics.parameters(), self.adam_critics)
+        descend(loss, self.critics.parameters(), self.adam_critics)
         return {"critic_loss": loss.detach(), "value": value.detach().mean((1, 2))}
 
     @torch.no_grad()
@@ -174,7 +174,7 @@ class MpoLearner:
         divergence = losses.gaussian_kl(target, policy).mean(-1)
         price = self.log_weight.detach().exp()
         loss = losses.sampled_likelihood(log_prob, weight) + price * divergence
-        descend(loss.sum(), self.actor.parameters(), self.adam_policy)
+        descend(loss, self.actor.parameters(), self.adam_policy)
         self._update_duals(value, divergence.detach())
         return {
             "policy_loss": loss.detach(),
@@ -187,7 +187,7 @@ class MpoLearner:
         """Move eta down its dual, and the trust region's price up while it is left."""
         loss = losses.temperature_dual(value, self.log_temperature, self.config.improvement)
         loss = loss + losses.dual_step(self.log_weight, divergence, self.config.trust)
-        descend(loss.sum(), [self.log_temperature, self.log_weight], self.adam_duals)
+        descend(loss, [self.log_temperature, self.log_weight], self.adam_duals)
 
     def state(self) -> dict[str, Tensor]:
         """Everything needed to go on exactly."""

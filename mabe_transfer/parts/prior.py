@@ -141,7 +141,7 @@ class BehaviourPrior:
         """
         log_prob = self.distribution(batch.observation).log_prob(batch.action)
         weight, metrics = self._weigh(batch)
-        loss = losses.weighted_likelihood(log_prob, weight).sum()
+        loss = losses.weighted_likelihood(log_prob, weight)
         descend(loss, self.actor.parameters(), self.adam)
         return {"likelihood": log_prob.detach().mean(-1), **metrics}
 

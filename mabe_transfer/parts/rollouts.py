@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mabe_transfer import weights
+from mabe_transfer.batches import at
 from mabe_transfer.errors import UserError
 from mabe_transfer.imagination import NOTHING_LEFT, Act, Model, Rules, Uncertainty, imagine
 from mabe_transfer.streams import Sizes, Streams
@@ -112,7 +113,7 @@ class RolloutPool:
             raise UserError(NOTHING_LEFT)
         rows = streams.integers(filled, count)
         offset = torch.arange(len(rows), device=rows.device)[:, None] * self.capacity
-        return self.rows.view(-1, self.rows.shape[-1])[rows + offset]
+        return at(self.rows.view(-1, self.rows.shape[-1]), rows + offset)
 
     def _keep(self, packed: Tensor, alive: Tensor) -> None:
         for seed, (rows, keep) in enumerate(zip(packed, alive, strict=True)):

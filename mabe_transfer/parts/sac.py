@@ -74,6 +74,7 @@ class Choice:
     run: Pass  # of the policy's perceptron
     action: Tensor  # [S, B, A], sampled
     divergence: Tensor  # [S, B]
+    penalty: Tensor  # [S, B], weight * divergence
 
 
 class SacLearner:
@@ -155,15 +156,17 @@ class SacLearner:
         run = self.actor.body.run(states)
         noise = self.noise.normal(states.shape[1], batch.action.shape[-1])
         sample = self.actor.reading(run.output).sample(noise)
-        return Choice(run, sample.action(), self.regulariser.divergence(sample, states))
+        divergence = self.regulariser.divergence(sample, states)
+        penalty = self.regulariser.weight()[:, None] * divergence
+        return Choice(run, sample.action(), divergence, penalty)
 
     @torch.no_grad()
     def _target(self, batch: Batch, choice: Choice) -> Tensor:
         count = batch.reward.shape[1]
         value = self.targets.values(batch.next_observation, choice.action[:, :count]).amin(1)
-        penalty = torch.zeros_like(value)
-        if self.config.penalised_backup:
-            penalty = self.regulariser.weight()[:, None] * choice.divergence[:, :count]
+        penalty = choice.penalty[:, :count]
+        if not self.config.penalised_backup:
+            penalty = torch.zeros_like(value)
         discount = self.config.discount * (1.0 - batch.terminal)
         return losses.soft_target(batch.reward, discount, value, penalty)
 
@@ -176,23 +179,22 @@ class SacLearner:
     def _step_both(self, batch: Batch, target: Tensor, choice: Choice) -> Metrics:
         count = target.shape[1]
         _, action = choice.action.chunk(2, 1)
-        _, divergence = choice.divergence.chunk(2, 1)
+        _, penalty = choice.penalty.chunk(2, 1)
         states = torch.cat((batch.observation, batch.observation), 1)
         run = self.critics.run(states, torch.cat((batch.action, action), 1))
         learned, climbed = self.critics.reading(run.output).chunk(2, 2)
         loss, metrics = self._critic_loss(batch, learned, target)
-        penalty = self.regulariser.weight()[:, None] * divergence
         policy_loss = losses.actor_loss(climbed.amin(1), penalty)
         # The chain rule by hand: what the loss gains by the action, it gains through the critics.
         of_action = self._descend(loss + policy_loss, run, count)
         (slope,) = torch.autograd.grad(
-            (policy_loss.sum(), action), (choice.run.output,), (None, of_action)
+            (policy_loss, action), (choice.run.output,), (torch.ones_like(policy_loss), of_action)
         )
         choice.run.to_parameters(slope, start=count)
         self.adam_policy.step()
         if self.deployed is not self.actor:
             track(self.deployed, self.actor, self.config.policy_polyak)
-        metrics |= self.regulariser.adapt(divergence.detach().mean(-1))
+        metrics |= self.regulariser.adapt(choice.divergence.detach()[:, count:].mean(-1))
         return {"policy_loss": policy_loss.detach(), **metrics}
 
     def _critic_loss(self, batch: Batch, value: Tensor, target: Tensor) -> tuple[Tensor, Metrics]:
@@ -208,7 +210,7 @@ class SacLearner:
     def _descend(self, loss: Tensor, run: Pass, learned: int) -> Tensor:
         """Step the critics by a pass's first rows; the loss's slope in the others' actions."""
         of_action = descend_run(
-            loss.sum(),
+            loss,
             run,
             self.critics.parameters(),
             self.adam_critics,

@@ -138,7 +138,7 @@ class Td3Learner:
         target = self._target(batch)
         value = self.critics.values(self.actor.standardised(batch.observation), batch.action)
         loss = losses.td_loss(value, target).sum(-1)
-        descend(loss.sum(), self.critics.parameters(), self.adam_critics)
+        descend(loss, self.critics.parameters(), self.adam_critics)
         return {"critic_loss": loss.detach(), "value": value.detach().mean((1, 2))}
 
     @torch.no_grad()
@@ -168,7 +168,7 @@ class Td3Learner:
         value = self.critics.values(self.actor.standardised(batch.observation), action).amin(1)
         distance = losses.squared_distance(action, batch.action, averaged=config.averaged)
         loss = losses.cloning_loss(value, distance, config.value_weight, config.policy_penalty)
-        descend(loss.sum(), self.actor.parameters(), self.adam_policy)
+        descend(loss, self.actor.parameters(), self.adam_policy)
         return {"policy_loss": loss.detach(), "distance": distance.detach().mean(-1)}
 
     def state(self) -> dict[str, Tensor]:
