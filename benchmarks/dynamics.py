@@ -61,7 +61,8 @@ def curve(
     fitting = model.fitting(train.packed)
     points: list[list[float]] = []
     while not fitting.finished:
-        fitting.advance()
+        for _ in range(fitting.epoch):
+            fitting.advance()
         now = time.perf_counter()
         points.append([now - start - paused, error(model, rows, scale)])
         paused += time.perf_counter() - now
@@ -204,12 +205,12 @@ def batches(given: argparse.Namespace, folder: Path) -> list[Comparison]:
     model = config.build(trial.sizes(1))
     rows = trial.packed[: count * PEERS_BATCH * 5 // 4]
     fitting = model.fitting(rows)
-    trained = -(-fitting.train.shape[1] // config.batch)
 
     def ours() -> float:
         start = time.perf_counter()
-        fitting.epoch()
-        return (time.perf_counter() - start) / trained
+        for _ in range(fitting.epoch):
+            fitting.advance()
+        return (time.perf_counter() - start) / fitting.epoch
 
     players: dict[str, rounds.Play] = {"ours": ours}
     absent, running = {}, list[Peer]()

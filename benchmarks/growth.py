@@ -93,12 +93,12 @@ def training(members: int, count: int) -> Play:
     trial = synthetic(count * config.batch * 5 // 4)
     model = config.build(trial.sizes(1))
     fitting = model.fitting(trial.packed)
-    batches = -(-fitting.train.shape[1] // config.batch)
 
     def play() -> float:
         start = time.perf_counter()
-        fitting.epoch()
-        return (time.perf_counter() - start) / batches
+        for _ in range(fitting.epoch):
+            fitting.advance()
+        return (time.perf_counter() - start) / fitting.epoch
 
     return play
 
@@ -235,11 +235,8 @@ def watched(rows: int, updates: int) -> dict[str, float]:
     model = mine.parts.model
     assert model is not None
     fitting = model.fitting(packed)
-    # An epoch has all of its order at once, and one batch at a time; one is enough.
-    order = fitting.streams.permutation(rows).repeat_interleave(model.config.members, 0)
-    picked = fitting.train[:, : model.config.batch]
-    torch.autograd.backward(model._loss(fitting.inputs[picked], fitting.targets[picked]))
-    del fitting, order, picked
+    fitting.advance()  # an epoch has its order at once, and one batch at a time: one is enough
+    del fitting
     marks, take = [], trials.taking(mine)
     for step in range(updates):
         take(1)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mabe_transfer.transfer import Sources
     from mabe_transfer.weights import Tensors
 
-FITS = 5  # to be raised when parts are fitted otherwise: what was fitted before is not found then
+FITS = 6  # to be raised when parts are fitted otherwise: what was fitted before is not found then
 CHECKPOINTS = 20  # of a fit, at the least
 
 
@@ -58,7 +58,7 @@ def fit(row: Algorithm, sources: Sources, sizes: Sizes, folder: Path) -> Parts:
         shown = data if sources.prior is taken else sources.data(sources.prior, sizes.device)
         demonstrated, prior = shown.rows, row.prior.build(sizes)
         if isinstance(row.prior.fit, Fit):
-            _Fit("prior", row.prior.fit.updates, "updates", folder).run(
+            _Fit("prior", "updates", folder).run(
                 _key(row.prior, sources.prior.content, sources, sizes),
                 lambda: prior.fitting(shown),
                 prior.policy_state,
@@ -66,7 +66,7 @@ def fit(row: Algorithm, sources: Sources, sizes: Sizes, folder: Path) -> Parts:
             )
     if row.dynamics is not None:
         model = row.dynamics.build(sizes)
-        _Fit("dynamics", row.dynamics.max_epochs, "epochs at most", folder).run(
+        _Fit("dynamics", "updates at most", folder).run(
             _key(row.dynamics, sources.real.content, sources, sizes),
             lambda: model.fitting(data.rows),
             model.state,
@@ -99,8 +99,8 @@ def keep_prior(
 class _Fit:
     """One part's fit: found, or made with a checkpoint in the run's folder."""
 
-    def __init__(self, name: str, total: int, unit: str, folder: Path) -> None:
-        self.name, self.total, self.unit, self.folder = name, total, unit, folder / name
+    def __init__(self, name: str, unit: str, folder: Path) -> None:
+        self.name, self.unit, self.folder = name, unit, folder / name
 
     def run(
         self,
@@ -142,10 +142,10 @@ class _Fit:
             tensors, facts = weights.load(self._unfinished)
             if facts["key"] == key:  # else it is of other libraries or an older fit
                 fitting.load_state(tensors)
-        every, shown = max(1, self.total // CHECKPOINTS), spacing(self.total)
+        every, shown = max(1, fitting.total // CHECKPOINTS), spacing(fitting.total)
         with (
             runs.interruptible() as stop,
-            Work(f"Fitting the {self.name}", self.total, self.unit, done=fitting.done) as work,
+            Work(f"Fitting the {self.name}", fitting.total, self.unit, done=fitting.done) as work,
         ):
             while not fitting.finished:
                 left = min(shown - fitting.done % shown, every - fitting.done % every)
@@ -154,9 +154,8 @@ class _Fit:
                 if stop.asked or fitting.done % every == 0:
                     weights.save(self._unfinished, fitting.state(), {"key": key})
                 if stop.asked and not fitting.finished:
-                    unit = self.unit.split()[0]
                     raise Interrupted(
-                        f"Stopped the fit of the {self.name} after {fitting.done:,} {unit}; "
+                        f"Stopped the fit of the {self.name} after {fitting.done:,} updates; "
                         f"the same command resumes there ({self.folder.parent})."
                     )
         return fitting.facts()

@@ -127,8 +127,8 @@ def forecast(
         distance=float(away.median()) / max(both.radius, 1e-9),
     )
     model, clone = effort.model.build(sizes), Unweighted(fit=effort.clone).build(sizes)
-    _fit("Fitting a small model to D1", model.fitting(known), effort.model.max_epochs, "epochs")
-    _fit("Cloning D2", clone.fitting(other), effort.clone.updates, "updates")
+    _fit("Fitting a small model to D1", model.fitting(known))
+    _fit("Cloning D2", clone.fitting(other))
     asked, kept = (unpack(rows, width, action) for rows in (there, home))
     disagreement = Pair(there=spread(model, asked), home=spread(model, kept))
     columns = list(range(width))
@@ -215,8 +215,8 @@ def roll_out(
     )
 
 
-def _fit(title: str, fit: Fitting, total: int, unit: str) -> None:
-    with Work(title, total, unit) as work:
+def _fit(title: str, fit: Fitting) -> None:
+    with Work(title, fit.total, "updates") as work:
         while not fit.finished:
             taken = fit.advance(50 - fit.done % 50)
             work.advance(taken, fit.note() if fit.done % 50 == 0 else "")

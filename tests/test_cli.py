@@ -100,6 +100,18 @@ def test_collect_wants_a_domain_or_a_recipe() -> None:
     assert "--recipe" in refusal("collect", "--env", "hopper", "--recipe", "halfcheetah-forward")
 
 
+def test_options_beside_a_recipe_are_taken_under_another_name_and_never_ignored(
+    data_root: Path,
+) -> None:
+    words = ("collect", "--recipe", "halfcheetah-forward", "--quality", "random")
+    said = refusal(*words, "--transitions", "30")
+    assert "--quality and --transitions would change the recipe halfcheetah-forward" in said
+    assert not data_root.exists()
+    assert call(*words, "--transitions", "30", "--out", "few").exit_code == 0
+    (found,) = json.loads(call("data", "list", "--json").output)
+    assert (found["transitions"], found["quality"]) == (30, "random")
+
+
 def test_unknown_quality_is_refused() -> None:
     assert "medium-replay" in refusal("collect", "--env", "hopper", "--quality", "best")
 

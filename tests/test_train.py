@@ -640,7 +640,8 @@ def stop_fit(kind: type[Any], at: int, monkeypatch: pytest.MonkeyPatch) -> None:
     ("kind", "at", "message"),
     [
         (PriorFit, 3, "Stopped the fit of the prior after 4 updates; the same command resumes"),
-        (EnsembleFit, 0, "Stopped the fit of the dynamics after 1 epochs"),
+        (EnsembleFit, 0, "Stopped the fit of the dynamics after 1 updates"),
+        (EnsembleFit, 2, "Stopped the fit of the dynamics after 3 updates"),
     ],
 )
 def test_fit_that_is_stopped_ends_like_one_that_was_not(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,31 +32,40 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 def collect(
     env: Annotated[str, typer.Option(help="Domain to collect in, or a TOML file.")] = "",
     recipe: Annotated[str, typer.Option(help="A recipe of datasets/*.toml, or a TOML file.")] = "",
-    quality: Annotated[str, typer.Option(help=f"One of: {', '.join(QUALITIES)}.")] = "expert",
+    quality: Annotated[
+        str | None, typer.Option(help=f"One of: {', '.join(QUALITIES)}; expert unless given.")
+    ] = None,
     transitions: Annotated[
         int | None, typer.Option(help="How many; 100,000, or a medium-replay whole.")
     ] = None,
     policy: Annotated[
         str | None, typer.Option(help="A ladder to use, or d4rl:NAME for the policy in its file.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the collection.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the collection, 0 or more.")] = None,
     out_: Annotated[
         str | None, typer.Option("--out", help="Name, path or URL of the dataset.")
     ] = None,
 ) -> None:
-    """Collect a dataset: a domain, a quality of behaviour, a number of transitions."""
+    """Collect a dataset: a domain, a quality of behaviour, a number of transitions.
+
+    What is given beside a recipe replaces what it says; the dataset then needs a name of its own.
+    """
     if bool(env) == bool(recipe):
         raise UserError("Name either a domain with --env or a recipe with --recipe.")
+    given = {"quality": quality, "transitions": transitions, "policy": policy, "seed": seed}
+    changes: dict[str, Any] = {name: one for name, one in given.items() if one is not None}
     if recipe:
-        request = acquire.of_recipe(catalogue.recipe(recipe), out=out_)
+        asked = catalogue.recipe(recipe)
+        changed = replace(asked, **changes)
+        if changed != asked and not out_:
+            raise UserError(
+                f"--{' and --'.join(changes)} would change the recipe {asked.name}, whose name "
+                "stands for its own data; name the dataset with --out."
+            )
+        request = acquire.of_recipe(changed, out=out_)
     else:
         request = acquire.Request(
-            domain=domains.domain(env),
-            quality=quality,
-            transitions=transitions,
-            seed=seed,
-            policy=policy,
-            out=out_,
+            domain=domains.domain(env), **{"quality": "expert", **changes}, out=out_
         )
     describe(acquire.acquire(request))
 

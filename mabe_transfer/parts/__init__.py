@@ -88,6 +88,10 @@ class Fitting(Protocol):
     """A part on its way to being fitted: a fit can stop after any step and go on exactly."""
 
     @property
+    def total(self) -> int:
+        """Steps at the most."""
+
+    @property
     def done(self) -> int:
         """Steps taken."""
 

@@ -160,10 +160,7 @@ class EnsembleModel(nn.Module):
 
     @torch.no_grad()
     def ask(self, observation: Tensor, action: Tensor, members: Tensor) -> Moments:
-        """Give means and deviations [S, B, O + 1], each transition's by one member.
-
-        The batch is cut into equal groups, each served by one of `members`, [S, G].
-        """
+        """Give means and deviations [S, B, O + 1], by members [S, G] of equal groups of rows."""
         (seeds, batch, _), groups = observation.shape, members.shape[1]
         offset = torch.arange(seeds, device=members.device)[:, None] * self.config.members
         chosen = (members + offset).reshape(-1)
@@ -196,7 +193,7 @@ class EnsembleModel(nn.Module):
 
 
 class EnsembleFit:
-    """The fit of the ensembles, epoch by epoch; each member keeps the weights of its best.
+    """The fit of the ensembles, update by update; each member keeps the weights of its best epoch.
 
     Raises:
         UserError: There are fewer than two rows.
@@ -224,55 +221,62 @@ class EnsembleFit:
         )
         step = partial(_descend, model, self.inputs, self.targets, self.adam)
         self.descent = Repeated(step, recorder_for(rows.device))
-        self.done = 0
-
-    @property
-    def finished(self) -> bool:
-        """Whether no seed's held-out error falls any more, or all epochs were made."""
-        return self.done >= self.config.max_epochs or self.best.over
+        self.rows = min(self.train.shape[1], config.epoch_rows or len(rows))
+        self.epoch = -(-self.rows // config.batch)  # updates: once over the rows, in a new order
+        self.total, self.done, self.finished = config.max_epochs * self.epoch, 0, False
+        self._begin()
 
     def advance(self, most: int = 1) -> int:
-        """Train one epoch; after the last one the model takes its best weights and its elites."""
-        del most  # epochs are long
-        self.epoch()
+        """Take one update; after the last one the model takes its best weights and its elites."""
+        del most  # updates are long
+        start = self.done % self.epoch * self.config.batch
+        self._cool(start)
+        picked = self.order[:, start : start + self.config.batch]
+        self.descent(self.train.gather(1, picked.repeat_interleave(self.config.members, 0)))
         self.done += 1
+        if self.done % self.epoch == 0:
+            self._look()
+        return 1
+
+    def _begin(self) -> None:
+        """Put the rows of an epoch in order."""
+        self._before = self.streams.state()
+        self.order = self.streams.permutation(self.train.shape[1])[:, : self.rows]
+
+    def _cool(self, start: int) -> None:
+        """Set the learning rate as it is after so many rows of the epoch at hand."""
+        epochs = self.done // self.epoch + start / self.rows
+        left = 1.0 - epochs / self.config.max_epochs
+        factor = min(1.0, left / self.config.cooldown) if self.config.cooldown else 1.0
+        set_rate(self.adam, self.config.rate * factor)
+
+    def _look(self) -> None:
+        """Ask after an epoch whether held-out error still falls; begin the next, or end."""
         self.best.offer(self.model._held_out(self.inputs, self.targets, self.held))
+        self.finished = self.done >= self.total or self.best.over
         if self.finished:
             self.best.restore()
             elites = self.best.error.argsort(dim=1)[:, : self.config.elites]
             self.model.elites = elites.contiguous()
-        return 1
-
-    def epoch(self) -> None:
-        """Pass once over the rows, in a new order."""
-        config, count = self.config, self.train.shape[1]
-        order = self.streams.permutation(count)[:, : config.epoch_rows or None]
-        order = order.repeat_interleave(config.members, 0)
-        for start in range(0, order.shape[1], config.batch):
-            self._cool(start / order.shape[1])
-            self.descent(torch.gather(self.train, 1, order[:, start : start + config.batch]))
-
-    def _cool(self, part: float) -> None:
-        """Set the learning rate as it is after `part` of the epoch at hand."""
-        left = 1.0 - (self.done + part) / self.config.max_epochs
-        factor = min(1.0, left / self.config.cooldown) if self.config.cooldown else 1.0
-        set_rate(self.adam, self.config.rate * factor)
+        else:
+            self._begin()
 
     def note(self) -> str:
-        """How well the members predict by now."""
-        return f"held-out error {float(self.best.error.mean()):.4f}"
+        """How well the members predicted after the last epoch."""
+        known = self.done >= self.epoch
+        return f"held-out error {float(self.best.error.mean()):.4f}" if known else ""
 
     def facts(self) -> dict[str, float]:
         """Give `epochs`, and `holdout`: the elites' mean held-out squared error, standardised."""
         elite = torch.gather(self.best.error, 1, self.model.elites).mean()
-        return {"epochs": float(self.done), "holdout": float(elite)}
+        return {"epochs": float(self.done // self.epoch), "holdout": float(elite)}
 
     def state(self) -> weights.Tensors:
         """Everything needed to go on exactly."""
         return {
             **weights.nested("model", self.model.state()),
             **weights.nested("adam", weights.optimiser_state(self.adam)),
-            **weights.nested("streams", self.streams.state()),
+            **weights.nested("streams", self._before),
             **self.best.state(),
             "done": torch.tensor(self.done),
         }
@@ -282,6 +286,7 @@ class EnsembleFit:
         self.model.load_state(weights.under("model", state))
         weights.load_optimiser(self.adam, weights.under("adam", state))
         self.streams.load_state(weights.under("streams", state))
+        self._begin()
         self.best.load_state(state)
         self.done = int(state["done"])
 

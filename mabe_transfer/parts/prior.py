@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mabe_transfer import losses, weights
+from mabe_transfer.batches import at
 from mabe_transfer.descent import descend, fused
 from mabe_transfer.errors import UserError
 from mabe_transfer.graphs import FOREVER, Stepper, Stretch, recorder_for
@@ -221,6 +222,7 @@ class PriorFit:
         self.updates = PriorUpdates(prior, data)
         self.state, self.load_state = self.updates.state, self.updates.load_state
         self.stepper = Stepper(self.updates, recorder_for(prior.sizes.device))
+        self.total = self.updates.config.updates
 
     @property
     def done(self) -> int:
@@ -267,7 +269,7 @@ class PriorUpdates:
         """Take one update on the next batch."""
         sizes, rows = self.prior.sizes, self.data.rows
         picked = self.streams.integers(len(rows), self.config.batch)
-        batch = unpack(rows[picked], sizes.observation, sizes.action, index=picked)
+        batch = unpack(at(rows, picked), sizes.observation, sizes.action, index=picked)
         likelihood = self.prior.update(batch)["likelihood"]
         self.likelihood.lerp_(likelihood, 0.01)
         self.done += 1
