@@ -24,7 +24,7 @@ class SquashedNormal:
 
     def sample(self, noise: Tensor) -> Sample:
         """Draw actions by standard normal numbers [..., A], with gradient (reparametrised)."""
-        return Sample(self, noise, self.mean + self.log_std.exp() * noise)
+        return Sample(self, noise, torch.addcmul(self.mean, self.log_std.exp(), noise))
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Log density of given actions, clipped to +-ACTION_LIMIT, [..., A] -> [...]."""

@@ -67,10 +67,12 @@ WITH_NUMBERS: dict[Any, Any] = {
     aten.div.Tensor: aten.div.Tensor,
     aten.mul.Scalar: aten.mul.Tensor,
     aten.mul.Tensor: aten.mul.Tensor,
+    aten.rsub.Scalar: aten.sub.Tensor,
     aten.sub.Scalar: aten.sub.Tensor,
     aten.sub.Tensor: aten.sub.Tensor,
 }
-"""Operations whose plain numbers can be tensors, which every call would make of them."""
+"""Operations whose plain numbers can be tensors, which every call would make of them. A number less
+a tensor is a subtraction with its sides exchanged."""
 
 Operation = torch._ops.OpOverload
 Call = Callable[[], object]
@@ -142,10 +144,9 @@ class _Noted:
         ):
             return None
         args = self.args
-        if operation is aten.rsub.Scalar and len(args) == 2:
-            operation, args = aten.sub.Tensor, args[::-1]
-        if operation in WITH_NUMBERS:
-            operation, args = WITH_NUMBERS[operation], _as_tensors(args)
+        if operation in WITH_NUMBERS and (tensors := _as_tensors(args)):
+            args = tensors[::-1] if operation is aten.rsub.Scalar else tensors
+            operation = WITH_NUMBERS[operation]
         form = _into(operation)
         if form is None or len(form.outputs) != len(results):
             return partial(_copied, operation, args, self.kwargs, results)
@@ -210,12 +211,12 @@ def _into(operation: Operation) -> _Form | None:
     return None
 
 
-def _as_tensors(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments with tensors for plain numbers, where that changes no result's type."""
+def _as_tensors(args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """The arguments with tensors for plain numbers; none where that could change a result."""
     first = next(one for one in args if isinstance(one, Tensor))
     exact = first.dtype in (torch.float32, torch.float64)  # others would round the number
     if not exact or first.dim() == 0 or len(args) != 2:
-        return args
+        return None
     return tuple(
         torch.tensor(one, dtype=first.dtype) if isinstance(one, int | float) else one
         for one in args

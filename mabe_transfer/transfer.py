@@ -6,14 +6,14 @@ its own task, so its rewards are relabelled from their stored terms before anyth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import torch
 
 from mabe_transfer import domains
 from mabe_transfer.batches import Data
-from mabe_transfer.domains import Domain
+from mabe_transfer.domains import Domain, unmeasured
 from mabe_transfer.errors import UserError
 from mabe_transfer.library import Dataset, open_dataset
 from mabe_transfer.transitions import relabel
@@ -65,6 +65,14 @@ class Sources:
                 note = f", relabelled for the {self.target.task.name} task" if changed else ""
                 rows = f"{dataset.store.rows:,} transitions"
                 lines.append(f"{letter}: {dataset.name}, {rows} of {dataset.domain.name}{note}.")
+        if self.dynamics is not None and self.prior is not None:
+            one, other = (unmeasured(d.domain).robot for d in (self.dynamics, self.prior))
+            apart = [f.name for f in fields(one) if getattr(one, f.name) != getattr(other, f.name)]
+            if apart:
+                lines.append(
+                    f"Two robots have the name {one.name}: D2's differs from D1's in "
+                    f"{', '.join(apart)}."
+                )
         return lines
 
 

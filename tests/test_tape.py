@@ -68,13 +68,15 @@ def test_operations_in_place_go_on_as_the_work_does() -> None:
 
     def run(times: int, repeat: bool) -> list[Tensor]:
         stream, counts = generator(3, "tape", CPU), [torch.tensor(4.0)]
-        drawn, whole, left = torch.zeros(5), torch.zeros(3, dtype=torch.int64), torch.zeros(5)
+        drawn, whole, left = torch.zeros(5), torch.zeros(3, dtype=torch.int64), torch.zeros(3, 5)
 
         def work() -> None:
             drawn.normal_(generator=stream)
             whole.random_(0, 1000, generator=stream)
             torch._foreach_add_(counts, 2)
-            left.copy_(1.5 - drawn)
+            left[0] = 1.5 - drawn
+            left[1] = torch.rsub(drawn, 1.5, alpha=2.0)
+            left[2, :3] = 7 - whole
 
         again = recorded(work).replay if repeat else work
         for _ in range(times - repeat):

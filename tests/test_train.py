@@ -180,6 +180,15 @@ def test_user_is_told_what_follows_from_the_data(stores: dict[str, str]) -> None
     assert two.endswith("300 transitions of hopper-ice-backward.")
 
 
+def test_two_robots_of_one_name_are_told_apart(stores: dict[str, str]) -> None:
+    given = found(stores, MABE)
+    assert given.prior is not None
+    own = replace(given.prior.domain.robot, model="elsewhere/hopper.xml", references={})
+    changed = replace(given.prior, domain=replace(given.prior.domain, robot=own))
+    *_, last = replace(given, prior=changed).describe()
+    assert last == "Two robots have the name hopper: D2's differs from D1's in model."
+
+
 def test_target_can_be_given(stores: dict[str, str]) -> None:
     given = sources(MABE, stores["hopper"], stores["hopper-ice-backward"], "hopper-ice")
     assert given.target.name == "hopper-ice"

@@ -68,6 +68,7 @@ class RolloutPool:
         self.rows = torch.zeros(sizes.stack, self.capacity, width, device=sizes.device)
         self.filled = torch.zeros(sizes.stack, dtype=torch.int64)
         self._next = torch.zeros(sizes.stack, dtype=torch.int64)
+        self._first = self.capacity * torch.arange(sizes.stack, device=sizes.device)[:, None]
         self._streams = Streams(sizes, "rollouts")
 
     def fill(
@@ -111,9 +112,8 @@ class RolloutPool:
         filled = self.filled.tolist()
         if not all(filled):
             raise UserError(NOTHING_LEFT)
-        rows = streams.integers(filled, count)
-        offset = torch.arange(len(rows), device=rows.device)[:, None] * self.capacity
-        return at(self.rows.view(-1, self.rows.shape[-1]), rows + offset)
+        rows = streams.integers(filled, count) + self._first
+        return at(self.rows.flatten(0, 1), rows)
 
     def _keep(self, packed: Tensor, alive: Tensor) -> None:
         for seed, (rows, keep) in enumerate(zip(packed, alive, strict=True)):

@@ -184,7 +184,7 @@ class SacLearner:
         run = self.critics.run(states, torch.cat((batch.action, action), 1))
         learned, climbed = self.critics.reading(run.output).chunk(2, 2)
         loss, metrics = self._critic_loss(batch, learned, target)
-        policy_loss = losses.actor_loss(climbed.amin(1), penalty)
+        policy_loss = losses.actor_loss(climbed.min(1).values, penalty)
         # The chain rule by hand: what the loss gains by the action, it gains through the critics.
         of_action = self._descend(loss + policy_loss, run, count)
         (slope,) = torch.autograd.grad(
