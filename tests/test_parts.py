@@ -1026,7 +1026,7 @@ def test_noise_of_a_step_is_counted_in_the_predicted_deviations() -> None:
 
 def test_step_that_pays_for_uncertainty_is_the_step_that_does_not(fitted: EnsembleModel) -> None:
     start, noise = normal(3, 2, 6, 2), normal(4, 2, 6, 3)
-    order = torch.tensor([[0, 1], [1, 0]])[:, : fitted.elites.shape[1]]
+    order = torch.tensor([[0, 1], [1, 0]])
     free, paying = (
         imagine(fitted, still, Endless(), uncertainty, start, noise, order)
         for uncertainty in (None, StdPenalty(weight=3.0))
