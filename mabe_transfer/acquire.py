@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from mabe_transfer import behaviour, domains, recorded, runs
+from mabe_transfer import behaviour, domains, locks, recorded, runs
 from mabe_transfer.behaviour import Ladder, RandomPolicy, load_ladder, shipped, shipped_ladders
 from mabe_transfer.bridges import d4rl
 from mabe_transfer.collect import Share, collect
@@ -25,7 +23,7 @@ from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.library import data_root, location, open_dataset
 from mabe_transfer.online import OnlineConfig, OnlineSac
 from mabe_transfer.progress import notice
-from mabe_transfer.store import UNKNOWN_SEED, Layout, Store, StoreWriter
+from mabe_transfer.store import Store, write_whole
 from mabe_transfer.worlds import require_robot
 
 if TYPE_CHECKING:
@@ -166,8 +164,14 @@ def ladder(domain: Domain, config: OnlineConfig | None = None) -> Ladder:
 def train_ladders(
     where: list[Domain], config: OnlineConfig, *, seed: int, folder: Path
 ) -> list[Ladder]:
-    """Train behaviour policies for several domains of one robot, as one stack."""
-    return OnlineSac(where, config, seed=seed, folder=folder).run()
+    """Train behaviour policies for several domains of one robot, as one stack.
+
+    Raises:
+        UserError: The domains cannot be trained together, or another process is at this training.
+        Interrupted: The user asked to stop; the same command goes on.
+    """
+    with locks.sole(folder):
+        return OnlineSac(where, config, seed=seed, folder=folder).run()
 
 
 def _folder(domain: Domain) -> Path:
@@ -260,17 +264,21 @@ def _replay(request: Request, config: OnlineConfig | None) -> Store:
         # Those policies' own training once more, as far as processors and versions round alike.
         config = from_json(OnlineConfig, policies.provenance["config"], f"{known}: config")
         seed = int(policies.provenance["seed"])
-    trainer = OnlineSac([domain], config, seed=seed, folder=_folder(domain))
-    (found,) = trainer.run(until)
-    env_steps = until or found.medium_rung.env_steps
-    steps = env_steps // config.envs
-    rows = trainer.records[0].transitions(steps)
+    with locks.sole(folder := _folder(domain)):
+        trainer = OnlineSac([domain], config, seed=seed, folder=folder)
+        (found,) = trainer.run(until)
+        env_steps = until or found.medium_rung.env_steps
+        rows = trainer.records[0].transitions(env_steps // config.envs)
     if request.transitions is not None:
+        if request.transitions > len(rows):
+            raise UserError(
+                f"--transitions {request.transitions:,}: the replay of {domain.name} up to its "
+                f"medium policy has {len(rows):,}."
+            )
         rows = rows.rows(slice(0, request.transitions))
-    episodes = rows.episodes()
-    writer = StoreWriter.open(
+    return write_whole(
         request.location,
-        Layout.of(rows),
+        rows,
         {
             "domain": domain.name,
             "quality": request.quality,
@@ -286,6 +294,3 @@ def _replay(request: Request, config: OnlineConfig | None) -> Store:
             },
         },
     )
-    with writer:
-        writer.append(rows, np.full(len(episodes), UNKNOWN_SEED, dtype=np.int64))
-        return writer.finish()

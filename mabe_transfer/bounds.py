@@ -35,13 +35,14 @@ COUNT, AMOUNT, POSITIVE, SHARE = Range(1), Range(0), Range(0, open=True), Range(
 RANGES = {
     **dict.fromkeys(
         ("batch", "updates", "critics", "members", "max_epochs", "patience", "hidden", "every",
-         "iterations", "tries", "samples", "actions", "horizon", "starts", "kept"),
+         "iterations", "tries", "samples", "actions", "horizon", "starts", "kept",
+         "env_steps", "envs", "env_steps_per_update", "rungs", "episodes"),
         COUNT,
     ),
     **dict.fromkeys(
         ("rate", "policy_rate", "critic_rate", "dual_rate", "learning_rate", "weight", "target",
          "weight_decay", "noise", "noise_clip", "policy_penalty", "critic_penalty", "critics_first",
-         "damping", "initial", "inverse_temperature", "trust_weight", "epoch_rows"),
+         "damping", "initial", "inverse_temperature", "trust_weight", "epoch_rows", "warmup"),
         AMOUNT,
     ),
     **dict.fromkeys(

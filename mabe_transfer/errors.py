@@ -16,6 +16,10 @@ class UserError(ValueError):
     """A mistake the user can mend; the command line prints it without a traceback and exits 2."""
 
 
+class Diverged(UserError):
+    """A fit or a training whose numbers are no numbers any more: a result, not a mistake."""
+
+
 class Interrupted(Exception):
     """The work was stopped on request, after its state was saved."""
 

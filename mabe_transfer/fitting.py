@@ -14,7 +14,7 @@ import torch
 from mabe_transfer import runs, weights
 from mabe_transfer.composition import Imitation
 from mabe_transfer.config import fingerprint, to_json
-from mabe_transfer.errors import Interrupted
+from mabe_transfer.errors import Diverged, Interrupted
 from mabe_transfer.graphs import BLOCK
 from mabe_transfer.learner import Parts
 from mabe_transfer.library import data_root
@@ -129,6 +129,7 @@ class _Fit:
             )
         else:
             facts = self._fit(key, begin())
+            self._require_finite(state())
             weights.save(kept, state(), facts)
         weights.save(own, state(), facts)
         self._unfinished.unlink(missing_ok=True)
@@ -153,12 +154,22 @@ class _Fit:
                 work.advance(taken, fitting.note() if fitting.done % shown == 0 else "")
                 if stop.asked or fitting.done % every == 0:
                     weights.save(self._unfinished, fitting.state(), {"key": key})
-                if stop.asked and not fitting.finished:
+                if stop.asked:
                     raise Interrupted(
                         f"Stopped the fit of the {self.name} after {fitting.done:,} updates; "
                         f"the same command resumes there ({self.folder.parent})."
                     )
         return fitting.facts()
+
+    def _require_finite(self, tensors: Tensors) -> None:
+        """Refuse what no policy can be trained with.
+
+        Raises:
+            Diverged: A number is not finite.
+        """
+        bad = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
+        if bad:
+            raise Diverged(f"The fit of the {self.name} diverged: {', '.join(bad)} not finite.")
 
 
 def spacing(total: int) -> int:

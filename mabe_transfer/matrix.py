@@ -18,7 +18,7 @@ import numpy as np
 from mabe_transfer import locks, runs
 from mabe_transfer.composition import Algorithm
 from mabe_transfer.config import fingerprint, with_overrides
-from mabe_transfer.errors import Interrupted, UserError
+from mabe_transfer.errors import Diverged, Interrupted, UserError
 from mabe_transfer.outcome import Outcome, Record, describe
 from mabe_transfer.progress import clock, notice
 from mabe_transfer.train import Schedule, Trainer, identity, result
@@ -193,7 +193,7 @@ def _one(
         except Interrupted:
             raise
         except UserError as error:
-            diverged = isinstance(error, runs.Diverged)
+            diverged = isinstance(error, Diverged)
             return _gather(cell, found, folder, (), str(error), diverged=diverged), True
         except Exception as error:  # one cell's trouble must not end a night's work
             runs.write_text(folder / "traceback.txt", traceback.format_exc())

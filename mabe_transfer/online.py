@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mabe_transfer import locks, runs, weights
+from mabe_transfer import bounds, runs, weights
 from mabe_transfer.behaviour import Ladder, Rung
 from mabe_transfer.config import Json, fingerprint, from_json, to_json
 from mabe_transfer.domains import unmeasured
-from mabe_transfer.errors import Interrupted, UserError
+from mabe_transfer.errors import Diverged, Interrupted, UserError
 from mabe_transfer.feeding import Fed
 from mabe_transfer.parts.regulariser import Entropy
 from mabe_transfer.parts.sac import Sac
@@ -63,9 +63,20 @@ class OnlineConfig:
     rungs: int = 10
     episodes: int = 8
 
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range, and a training that ends before every copy has moved."""
+        bounds.check(self)
+        if self.env_steps < self.envs:
+            raise UserError(
+                f"env_steps must be at least envs, one step of each copy, not {self.env_steps:,} "
+                f"of {self.envs:,}."
+            )
+
 
 class OnlineSac:
     """A resumable training of one SAC agent for each of several domains of one robot.
+
+    Whoever makes one holds the folder's lock: files are made, and read, from here on.
 
     Args:
         domains: Domains of one native robot.
@@ -121,14 +132,9 @@ class OnlineSac:
         """Train to the end, or to `until` environment steps, and give each domain's ladder.
 
         Raises:
-            UserError: Another process is at this training.
+            Diverged: A policy's numbers are no numbers any more.
             Interrupted: The user asked to stop; the state is saved.
         """
-        with locks.sole(self.folder):
-            self._train(until)
-        return self.ladders()
-
-    def _train(self, until: int | None) -> None:
         total = min(self.total, (until or self.config.env_steps) // self.config.envs)
         names = ", ".join(domain.name for domain in self.domains)
         every = max(1, self.total // (self.config.rungs * CHECKPOINTS))
@@ -154,6 +160,7 @@ class OnlineSac:
                         f"({self.folder})."
                     )
         self._checkpoint()
+        return self.ladders()
 
     def ladders(self) -> list[Ladder]:
         """The policies kept so far, one ladder a domain."""
@@ -208,6 +215,11 @@ class OnlineSac:
             name.removeprefix("body."): tensor.detach().clone()
             for name, tensor in self.learner.actor.state_dict().items()
         }
+        if not all(bool(tensor.isfinite().all()) for tensor in actor.values()):
+            raise Diverged(
+                f"Training diverged: a policy is not finite after "
+                f"{self.vector_step * self.config.envs:,} steps ({self.folder})."
+            )
         self.kept.append(actor)
         returns = [self._measure(index) for index in range(len(self.domains))]
         for index, measured in enumerate(returns):

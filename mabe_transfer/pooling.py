@@ -20,7 +20,7 @@ from mabe_transfer.errors import Interrupted, UserError
 from mabe_transfer.library import Dataset, location, open_dataset
 from mabe_transfer.parts.correction import Correction
 from mabe_transfer.progress import Work, notice
-from mabe_transfer.store import UNKNOWN_SEED, Layout, StoreWriter
+from mabe_transfer.store import write_whole
 from mabe_transfer.streams import Sizes
 from mabe_transfer.transitions import Transitions, relabel
 
@@ -135,7 +135,6 @@ def _ratio(
 
 
 def _write(request: Pool, recipe: Json, terms: dict[str, float], rows: Transitions) -> None:
-    """Write all rows, or those that an interrupted writing lacks."""
     attributes = {
         "domain": request.target.name,
         "quality": "pool",
@@ -149,9 +148,4 @@ def _write(request: Pool, recipe: Json, terms: dict[str, float], rows: Transitio
             "shares": [request.dynamics, request.prior],
         },
     }
-    begins = np.concatenate(([True], (rows.terminals | rows.timeouts)[:-1]))
-    with StoreWriter.open(location(request.out), Layout.of(rows), attributes) as writer:
-        left = slice(writer.resumed_rows, None)
-        seeds = np.full(int(begins[left].sum()), UNKNOWN_SEED, dtype=np.int64)
-        writer.append(rows.rows(left), seeds)
-        writer.finish()
+    write_whole(location(request.out), rows, attributes)

@@ -26,18 +26,15 @@ from torch.utils.tensorboard import SummaryWriter
 
 from mabe_transfer import weights
 from mabe_transfer.config import difference, to_json
-from mabe_transfer.errors import UserError
+from mabe_transfer.errors import Diverged, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from mabe_transfer.config import Json
 
+PARTIAL = ".partial"  # how the name of a file ends that is being written
 LIBRARIES = ("mabe-transfer", "torch", "mujoco", "gymnasium", "numpy", "zarr")
-
-
-class Diverged(UserError):
-    """A training whose numbers are no numbers any more: a result, not a mistake to mend."""
 
 
 class RunFolder:
@@ -114,9 +111,14 @@ def claim(path: Path, config: Mapping[str, Any]) -> None:
                 f"{path} holds a run with another {found}; choose another --out, or repeat "
                 "the command that made it to resume it."
             )
-    elif path.exists() and (path.is_file() or any(path.iterdir())):
+    elif path.exists() and (path.is_file() or any(map(_is_whole, path.iterdir()))):
         raise UserError(f"{path} is not empty and holds no run; choose another --out.")
     write_json(kept, to_json(config))
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file was written to its end, or is what a killed process left of one."""
+    return path.suffix != PARTIAL
 
 
 def resumed(usual: Path, config: Mapping[str, Any]) -> Path:
@@ -176,11 +178,20 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file in one move."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
+    """Replace a text file in one move.
+
+    Raises:
+        UserError: The place cannot be written to, be it full or forbidden.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text)
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise UserError(f"{path} cannot be written ({error.strerror}).") from None
 
 
 def provenance() -> Json:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mabe_transfer.errors import Diverged
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -58,7 +60,17 @@ class Best:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Give every network its best weights back."""
+        """Give every network its best weights back.
+
+        Raises:
+            Diverged: There are networks whose error was never a number.
+        """
+        lost = int(self.error.isinf().sum())
+        if lost:
+            raise Diverged(
+                f"The fit diverged: {lost} of {self.error.numel()} networks never had a finite "
+                "held-out error; try a smaller rate."
+            )
         for parameter, saved in zip(self._parameters, self._kept, strict=True):
             parameter.copy_(saved)
 

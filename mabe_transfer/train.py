@@ -15,7 +15,7 @@ import numpy as np
 from mabe_transfer import evaluate, fitting, runs, weights
 from mabe_transfer.composition import Imitation
 from mabe_transfer.domains import Domain, to_facts, unmeasured
-from mabe_transfer.errors import Interrupted
+from mabe_transfer.errors import Diverged, Interrupted
 from mabe_transfer.graphs import Stepper, recorder_for
 from mabe_transfer.learner import Learner
 from mabe_transfer.parts.trajectories import WholeRollouts
@@ -131,22 +131,28 @@ class Trainer:
             UserError: Training diverged, or the data do not fit the row.
         """
         try:
-            self.folder.status("running")
+            self._status("running")
             parts = fitting.fit(self.row, self.sources, self.sizes, self.folder.path)
             self._learn(Learner(parts))
             result = self.result()
             self.folder.status("complete", **result.summary)
         except (Interrupted, KeyboardInterrupt):
-            self.folder.status("interrupted")
+            self._status("interrupted")
             raise
         except Exception as error:
-            expected = isinstance(error, runs.Diverged)
+            expected = isinstance(error, Diverged)
             self.folder.status("failed", why=str(error), diverged=expected)
             raise
         finally:
             self.folder.close()
             self.simulation.close()
         return result
+
+    def _status(self, state: str) -> None:
+        """Say how the run stands, and how far its checkpoint is."""
+        known = runs.checkpoint_path(self.folder.path)
+        facts = weights.load_facts(known) if known.is_file() else {}
+        self.folder.status(state, **facts)
 
     def result(self) -> Result:
         """Summarise the evaluations so far: the mean of the last ones."""

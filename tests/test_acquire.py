@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mabe_transfer.online import OnlineConfig, OnlineSac
 from mabe_transfer.parts.sac import Sac
 from mabe_transfer.replay import resimulate
 from mabe_transfer.shipping import publish, vacant
+from mabe_transfer.store import StoreWriter
 from mabe_transfer.verify import verify
 
 TINY = OnlineConfig(
@@ -31,6 +33,33 @@ def test_medium_replay_passes_every_check_and_replays() -> None:
     found = open_dataset("hopper-gravity=0.9-medium-replay").domain
     findings = verify(store, task_weights=found.weights, replay=resimulate(found), sample=60)
     assert [finding for finding in findings if not finding.passed] == []
+
+
+def test_replay_whose_writing_was_stopped_at_the_end_is_not_written_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All rows are safe by then; of 70 rows the last episode is cut."""
+    request = Request(domain=domain("hopper-gravity=0.9"), quality="medium-replay", transitions=70)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreWriter, "_write_episodes", stop)
+        with pytest.raises(KeyboardInterrupt):
+            acquire(request, TINY)
+    store = acquire(request, TINY)
+    whole = acquire(replace(request, out="whole"), TINY)
+    assert store.rows == 70
+    assert store.content_hash() == whole.content_hash()
+
+
+def test_more_transitions_than_a_replay_has_are_refused() -> None:
+    with pytest.raises(UserError, match=r"--transitions 241: the replay of hopper-gravity=0.9"):
+        acquire(
+            Request(domain=domain("hopper-gravity=0.9"), quality="medium-replay", transitions=241),
+            TINY,
+        )
 
 
 def test_another_command_s_ladder_is_not_written_over(tmp_path: Path) -> None:

@@ -17,13 +17,14 @@ import torch
 
 from mabe_transfer import benchmark, domains, locks, matrix, outcome, published, runs, scoreboard
 from mabe_transfer import collect as collecting
+from mabe_transfer.acquire import train_ladders
 from mabe_transfer.algorithms import BC, BRAC_V, BREMEN, MOREL, SAC
 from mabe_transfer.behaviour import RandomPolicy
 from mabe_transfer.errors import Interrupted, UserError
 from mabe_transfer.graphs import Stepper
 from mabe_transfer.learner import Learner
 from mabe_transfer.matrix import Cell, Matrix
-from mabe_transfer.online import OnlineConfig, OnlineSac
+from mabe_transfer.online import OnlineConfig
 from mabe_transfer.outcome import Outcome, Record, others, read, spare
 from mabe_transfer.parts.dynamics import EnsembleModel
 from mabe_transfer.parts.prior import BehaviourPrior, Fit, Network, Unweighted
@@ -329,13 +330,14 @@ def test_cell_that_another_process_is_at_is_waited_for_after_all_others(
 
 def test_second_training_in_a_folder_is_refused(tmp_path: Path) -> None:
     config = OnlineConfig(env_steps=64, envs=32, warmup=64, rungs=2, episodes=1)
-    training = OnlineSac([domains.domain("hopper")], config, seed=0, folder=tmp_path / "run")
+    where = [domains.domain("hopper")]
     with (
         locks.held(tmp_path / "run"),
         pytest.raises(UserError, match="Another process is at work in"),
     ):
-        training.run()
-    assert training.run()
+        train_ladders(where, config, seed=0, folder=tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
+    assert train_ladders(where, config, seed=0, folder=tmp_path / "run")
 
 
 # -- cells that fail -----------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mabe_transfer import domains
-from mabe_transfer.errors import Interrupted, UserError
+from mabe_transfer.errors import Diverged, Interrupted, UserError
 from mabe_transfer.online import OnlineConfig, OnlineSac
 from mabe_transfer.parts.sac import Sac
 
@@ -266,6 +266,30 @@ def test_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not empty and holds no run"):
         training(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"envs": 0}, "envs must be at least 1, not 0"),
+        ({"rungs": 0}, "rungs must be at least 1, not 0"),
+        ({"env_steps_per_update": 0}, "env_steps_per_update must be at least 1"),
+        ({"sac": Sac(critics=0)}, "sac.critics must be at least 1, not 0"),
+        ({"env_steps": 3}, "env_steps must be at least envs"),
+    ],
+)
+def test_settings_out_of_range_are_refused(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        replace(TINY, **changes)
+
+
+def test_policy_that_diverged_is_no_rung(tmp_path: Path) -> None:
+    found = training(tmp_path / "run")
+    with torch.no_grad():
+        found.learner.actor.body.weights[0][1, 0, 0] = torch.nan
+    with pytest.raises(Diverged, match="a policy is not finite after 0 steps"):
+        found._keep_rung()
+    assert not found.kept
 
 
 def test_domains_of_different_robots_are_refused(tmp_path: Path) -> None:

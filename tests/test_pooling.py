@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mabe_transfer import collect as collecting
-from mabe_transfer import domains, pooling
+from mabe_transfer import domains
 from mabe_transfer.algorithms import MOPO
 from mabe_transfer.behaviour import RandomPolicy
 from mabe_transfer.errors import UserError
@@ -187,7 +187,7 @@ def test_pool_whose_writing_was_cut_is_finished(
 
     whole = pool(replace(request(stores), out="whole"))
     killed = [False, True]
-    monkeypatch.setattr(pooling, "StoreWriter", Shards)
+    monkeypatch.setattr("mabe_transfer.store.whole.StoreWriter", Shards)
     with pytest.raises(KeyboardInterrupt):
         pool(request(stores))
     pool(request(stores))

@@ -33,7 +33,7 @@ from mabe_transfer.store import (
     list_stores,
     open_store,
 )
-from mabe_transfer.store.writing import pieces
+from mabe_transfer.store.shards import pieces
 from mabe_transfer.transitions import Transitions
 
 LENGTHS = (5, 9, 1, 6)  # rows an episode; the last one is open

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -35,7 +36,7 @@ from mabe_transfer.baseline import Baseline
 from mabe_transfer.batched import Simulation
 from mabe_transfer.behaviour import RandomPolicy
 from mabe_transfer.cli.training import lengths
-from mabe_transfer.errors import Interrupted, UserError
+from mabe_transfer.errors import Diverged, Interrupted, UserError
 from mabe_transfer.graphs import Stepper
 from mabe_transfer.learner import Learner
 from mabe_transfer.parts.dynamics import Ensemble, EnsembleFit, EnsembleModel
@@ -416,6 +417,26 @@ def refuse(*_: object, **__: object) -> Any:
     raise AssertionError("this is not to be called")
 
 
+def test_folder_that_a_killed_process_left_with_a_part_of_a_file_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json.123.partial").write_text('{"ro')
+    runs.claim(tmp_path / "run", {"row": "mabe"})
+    assert runs.read_json(tmp_path / "run" / "config.json") == {"row": "mabe"}
+
+
+def test_full_disk_is_said_in_a_sentence_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(type(tmp_path), "write_text", full)
+    with pytest.raises(UserError, match=r"config.json cannot be written \(No space left"):
+        runs.claim(tmp_path / "run", {"row": "mabe"})
+    assert not list((tmp_path / "run").iterdir())
+
+
 def test_second_run_finds_fitted_parts_by_their_hash(
     stores: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -586,6 +607,8 @@ def test_interruption_says_where_it_goes_on(
     stop_at(6, "ctrl-c", monkeypatch)
     with pytest.raises(Interrupted, match="Stopped after 7 updates; the same command resumes"):
         train(stores, TINY_SAC, tmp_path / "run")
+    status = runs.read_json(tmp_path / "run" / "status.json")
+    assert (status["state"], status["updates"]) == ("interrupted", 7)
 
 
 def test_row_cut_short_by_a_kill_is_written_again(
@@ -682,7 +705,45 @@ def test_fit_that_is_stopped_ends_like_one_that_was_not(
     assert not list((tmp_path / "broken").rglob("unfinished*"))
 
 
+@pytest.mark.parametrize(("kind", "last"), [(PriorFit, 9), (EnsembleFit, 3)])
+def test_stop_in_a_fit_s_last_update_is_heard_and_no_update_is_taken_twice(
+    stores: dict[str, str],
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[Any],
+    last: int,
+) -> None:
+    stop_fit(kind, last, monkeypatch)
+    with pytest.raises(Interrupted, match=f"after {last + 1} updates"):
+        train(stores, TINY_MABE, tmp_path / "broken")
+    monkeypatch.setattr(kind, "advance", refuse)
+    train(stores, TINY_MABE, tmp_path / "broken")
+    assert_same_run(whole, tmp_path / "broken")
+
+
 # -- divergence ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"dynamics": replace(MODEL["dynamics"], rate=1e30)}, r"6 of 6 networks never had"),
+        ({"prior": Adaptive(fit=replace(FIT, rate=1e30))}, r"fit of the prior diverged: .* not fi"),
+    ],
+)
+def test_fit_that_diverged_ends_the_run_and_is_not_kept(
+    stores: dict[str, str],
+    tmp_path: Path,
+    data_root: Path,
+    change: dict[str, Any],
+    sentence: str,
+) -> None:
+    with pytest.raises(Diverged, match=sentence):
+        train(stores, replace(TINY_MABE, **change), tmp_path / "run")
+    status = runs.read_json(tmp_path / "run" / "status.json")
+    assert (status["state"], status["diverged"]) == ("failed", True)
+    assert not list((data_root / "fitted").glob(f"{next(iter(change))}-*"))
 
 
 def test_loss_that_is_no_number_ends_the_run_and_names_loss_and_step(

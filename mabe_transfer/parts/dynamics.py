@@ -289,6 +289,7 @@ class EnsembleFit:
         self._begin()
         self.best.load_state(state)
         self.done = int(state["done"])
+        self.finished = self.done >= self.total or self.best.over
 
 
 def _descend(

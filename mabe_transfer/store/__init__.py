@@ -12,6 +12,7 @@ from mabe_transfer.store.reading import (
     list_stores,
     open_store,
 )
+from mabe_transfer.store.whole import write_whole
 from mabe_transfer.store.writing import StoreWriter
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "StoredEpisodes",
     "list_stores",
     "open_store",
+    "write_whole",
 ]

@@ -8,7 +8,7 @@ which code decodes it.
 
 import hashlib
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NoReturn, Self
@@ -238,3 +238,12 @@ def _rows_of_shard_and_chunk(metadata: dict[str, Any], width: list[int]) -> tupl
     if found != ENCODING | {"width of a shard": width, "width of a chunk": width}:
         raise ValueError(found)
     return shard[0], chunk[0]
+
+
+def pieces(rows: int, before: int, shard_rows: int) -> Iterator[slice]:
+    """Cut rows, which come after those before, where they cross from one shard into the next."""
+    start = 0
+    while start < rows:
+        stop = min(rows, start + shard_rows - (before + start) % shard_rows)
+        yield slice(start, stop)
+        start = stop

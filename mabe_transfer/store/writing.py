@@ -19,7 +19,14 @@ from mabe_transfer.store.format import EPISODE_COLUMNS, Column, Layout, check_gi
 from mabe_transfer.store.partial import Partial, Progress
 from mabe_transfer.store.places import Location, first_line, locate
 from mabe_transfer.store.reading import Store, open_store
-from mabe_transfer.store.shards import Array, StoredArray, content_hash, read_arrays, unsound_row
+from mabe_transfer.store.shards import (
+    Array,
+    StoredArray,
+    content_hash,
+    pieces,
+    read_arrays,
+    unsound_row,
+)
 from mabe_transfer.transitions import Episodes, Integers, Transitions
 
 if TYPE_CHECKING:
@@ -273,12 +280,3 @@ class StoreWriter:
                 cursor=cursor,
             )
         )
-
-
-def pieces(rows: int, before: int, shard_rows: int) -> Iterator[slice]:
-    """Cut rows, which come after those before, where they cross from one shard into the next."""
-    start = 0
-    while start < rows:
-        stop = min(rows, start + shard_rows - (before + start) % shard_rows)
-        yield slice(start, stop)
-        start = stop
