@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mabe_transfer.config import from_mapping
 from mabe_transfer.entries import DomainRow, Recipe, Robot, Shift, Task
 from mabe_transfer.errors import UserError, unknown
-from mabe_transfer.written import beside, is_path, read_toml
+from mabe_transfer.written import beside, is_path, read_toml, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,7 +66,7 @@ def robot(name: str) -> Robot:
     if not is_path(name):
         return found
     model, legacy = (beside(name, one) for one in (found.model, found.legacy_model))
-    return replace(found, model=model, legacy_model=legacy)
+    return replace(found, model=model, legacy_model=legacy, model_sha256=sha256(model))
 
 
 def shift(name: str) -> Shift:

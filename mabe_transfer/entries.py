@@ -64,7 +64,11 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Robot:
-    """A robot's facts. `model` is `gymnasium:<file>`, `dm_control:<domain>/<task>` or a path."""
+    """A robot's facts. `model` is `gymnasium:<file>`, `dm_control:<domain>/<task>` or a path.
+
+    `model_sha256` is of a user's own file as it was read, without what it includes: data and runs
+    keep it, so that a file edited since is noticed. A table does not give it.
+    """
 
     name: str
     title: str
@@ -79,6 +83,7 @@ class Robot:
     reward: Reward = Reward()
     healthy: Healthy = Healthy()
     legacy_model: str = ""
+    model_sha256: str = ""
     foot_geoms: tuple[str, ...] = ()
     strengths: dict[str, float] = field(default_factory=dict)
     references: dict[str, Reference] = field(default_factory=dict)

@@ -16,6 +16,7 @@ import mujoco
 import numpy as np
 
 from mabe_transfer.errors import UserError
+from mabe_transfer.written import sha256
 
 if TYPE_CHECKING:
     from mabe_transfer.domains import Domain
@@ -113,6 +114,11 @@ def _spec(robot: Robot, *, legacy: bool) -> mujoco.MjSpec:
     path = model_path(robot.legacy_model if legacy and robot.legacy_model else robot.model)
     if not path.is_file():
         raise UserError(f"{robot.name}: its model {path} does not exist.")
+    if robot.model_sha256 not in ("", sha256(robot.model)):
+        raise UserError(
+            f"{robot.name}: its model {path} was edited since data or runs were made with it; undo "
+            "that, or give the edited robot, and what is made with it, another name."
+        )
     try:
         return mujoco.MjSpec.from_file(str(path))
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tomllib
 from pathlib import Path
@@ -33,6 +34,12 @@ def beside(path: str, name: str) -> str:
     if ":" in name or not name.endswith(FILES):
         return name
     return os.path.abspath(Path(path).parent / Path(name).expanduser())
+
+
+def sha256(path: str) -> str:
+    """The SHA-256 of a file's bytes; empty where there is no such file, or where a name is none."""
+    file = Path(path)
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
 
 
 def is_path(name: str) -> bool:

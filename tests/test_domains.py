@@ -157,6 +157,10 @@ def test_files_that_a_user_s_file_names_lie_beside_it(
     kept = from_facts(to_facts(found), "a dataset")
     frictions = [build_model(one).geom_friction[4, 0] for one in (domain("hopper"), kept)]
     assert frictions == [2.0, 1.5]
+    (place / "leaper.xml").write_text(model)
+    with pytest.raises(UserError, match=r"leaper: its model .*leaper.xml was edited since data"):
+        build_model(kept)
+    assert domain(str(place / "there.toml")) != kept
 
 
 def test_unknown_key_of_a_user_file_is_named(tmp_path: Path) -> None:
