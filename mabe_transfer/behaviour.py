@@ -170,7 +170,10 @@ def load_ladder(path: Path) -> Ladder:
     """
     tensors, facts = weights.load(path)
     if facts.get("kind") != "behaviour ladder":
-        raise UserError(f"{path}: holds no behaviour ladder but {facts.get('kind')!r}.")
+        raise UserError(
+            f"{path}: expected a ladder of behaviour policies, found "
+            f"{facts.get('kind') or 'other tensors'}; for a run's policies, name the run's folder."
+        )
     missing = [name for name in ("rungs", "domain", "provenance") if name not in facts]
     if missing:
         raise UserError(f"{path}: its facts lack {', '.join(missing)}.")

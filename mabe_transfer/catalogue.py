@@ -65,8 +65,20 @@ def robot(name: str) -> Robot:
     found = _look_up("robot", name, robots, Robot)
     if not is_path(name):
         return found
+    _require_own_references(found, name)
     model, legacy = (beside(name, one) for one in (found.model, found.legacy_model))
     return replace(found, model=model, legacy_model=legacy, model_sha256=sha256(model))
+
+
+def _require_own_references(own: Robot, path: str) -> None:
+    """Refuse reference returns that were copied with the table of a robot of another model."""
+    for known in robots().values():
+        copied = [name for name, one in own.references.items() if known.references.get(name) == one]
+        if copied and own.model != known.model:
+            raise UserError(
+                f"{path}: its [references] are those of {known.name}, another model; delete them, "
+                "and measure its own with: mabe-transfer envs reference"
+            )
 
 
 def shift(name: str) -> Shift:
@@ -81,7 +93,10 @@ def task(name: str) -> Task:
 
 def domain_row(path: str) -> DomainRow:
     """Read a user's domain file; the files that it names lie beside it."""
-    row = from_mapping(DomainRow, read_toml(Path(path)), path)
+    table = read_toml(Path(path))
+    if "robot" not in table:
+        raise UserError(f'{path}: is no domain, since it names no robot: robot = "hopper".')
+    row = from_mapping(DomainRow, table, path)
     robot, task, *shifts = (beside(path, one) for one in (row.robot, row.task, *row.shifts))
     return replace(row, robot=robot, task=task, shifts=tuple(shifts))
 

@@ -24,6 +24,9 @@ from mabe_transfer.parts.trajectories import WholeRollouts
 from mabe_transfer.parts.trust_region import Npg, Trpo
 from mabe_transfer.parts.uncertainty import Disagreement, Halt, StdPenalty
 
+STARTS = (Sac, Mpo, Trpo, Npg)
+"""Policies that can start as a copy of the prior."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Imitation:
@@ -89,9 +92,10 @@ class Algorithm:
             "start_from_prior needs a prior": self.start_from_prior and absent_prior,
             f"a prior goes unused by policy {kind} and regulariser {_kind(self.regulariser)}, "
             "without start_from_prior or rollouts.prior_start_share": self._idle_prior(),
-            "start_from_prior needs policy Sac, Mpo, Trpo or Npg, with the prior's hidden widths": (
-                self._misfit()
-            ),
+            "start_from_prior needs policy Sac, Mpo, Trpo or Npg": self.start_from_prior
+            and not isinstance(self.policy, STARTS),
+            f"the policy starts as the prior, so set policy.hidden and prior.fit.hidden alike, not "
+            f"{self._widths()}": len(set(self._widths())) > 1,
             "policy Sac needs a regulariser": isinstance(self.policy, Sac)
             and self.regulariser is None,
             f"policy {kind} needs dynamics, to play whole trajectories in": on_policy
@@ -141,12 +145,16 @@ class Algorithm:
         )
         return self.prior is not None and not used
 
-    def _misfit(self) -> bool:
-        if not self.start_from_prior or self.prior is None:
-            return False
-        if not isinstance(self.policy, Sac | Mpo | Trpo | Npg):
-            return True
-        return self.policy.hidden != self.prior.fit.hidden
+    def _widths(self) -> list[tuple[int, ...]]:
+        """Hidden widths of policy and prior, where one starts as the other."""
+        if not self.start_from_prior or self.prior is None or not isinstance(self.policy, STARTS):
+            return []
+        return [self.policy.hidden, self.prior.fit.hidden]
+
+    @property
+    def waiting(self) -> int:
+        """Updates before the policy moves."""
+        return self.policy.critics_first if isinstance(self.policy, Sac) else 0
 
     @property
     def policy_regularisation(self) -> str:

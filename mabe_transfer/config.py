@@ -185,9 +185,10 @@ def _override(config: T, tree: Mapping[str, Any], path: str) -> T:
         if isinstance(value, Mapping):
             if not is_dataclass(current):
                 field = next(iter(value))
-                raise UserError(
-                    f"--set {full}.{field}: {name} is {current!r} here and has no field {field!r}."
-                )
+                why = f"{name} is {current!r} here and has no field {field!r}"
+                if current is None:
+                    why = f"there is no {name} here whose {field!r} could be set"
+                raise UserError(f"--set {full}.{field}: {why}.")
             changed[name] = _override(current, value, f"{full}.")
         elif is_dataclass(current):
             inner = ", ".join(f"{full}.{f.name}" for f in fields(cast("Any", current)))
@@ -211,6 +212,8 @@ def _parse(text: str, hint: Any, where: str) -> Any:
         value = None if text.lower() == "none" else text
     if isinstance(value, str) and value in {"True", "False"}:
         value = value == "True"
+    if isinstance(value, float) and "e" in text.lower() and value.is_integer():
+        value = int(value)  # 1e6 is a count as people write it
     return _cast(value, hint, where)
 
 

@@ -6,10 +6,12 @@ An entry refuses what makes no sense by itself; `catalogue` reads entries, and s
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 
 from mabe_transfer.errors import UserError, unknown
 
+WORD = re.compile("[a-z][a-z0-9_]*")
 Interval = tuple[float, float]
 ANYTHING: Interval = (-math.inf, math.inf)
 
@@ -62,6 +64,18 @@ class Reference:
     command: str = ""
 
 
+def _require_word(name: str, told: str | None = None) -> None:
+    """Refuse what could not be a word of a domain's name.
+
+    Raises:
+        UserError: It is none.
+    """
+    if not WORD.fullmatch(name if told is None else told):
+        raise UserError(
+            f"name = {name!r}: expected lower-case letters, digits and _, beginning with a letter."
+        )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Robot:
     """A robot's facts. `model` is `gymnasium:<file>`, `dm_control:<domain>/<task>` or a path.
@@ -89,7 +103,8 @@ class Robot:
     references: dict[str, Reference] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse times in which nothing happens."""
+        """Refuse times in which nothing happens, and a name that no domain's could begin with."""
+        _require_word(self.name, self.name.replace("-", "_"))
         for name in ("control_timestep_s", "frame_skip", "max_episode_steps"):
             value = getattr(self, name)
             if not 0 < value < math.inf:
@@ -136,6 +151,7 @@ class Shift:
 
     def __post_init__(self) -> None:
         """Refuse a source of the factor that does not exist."""
+        _require_word(self.name)
         if self.value not in {"name", "robot", "none"}:
             raise unknown("source of a shift's value", self.value, {"name", "robot", "none"})
         if not (self.edits or self.legacy_capsule_inertia or self.legacy_rewards):
@@ -161,6 +177,7 @@ class Task:
 
     def __post_init__(self) -> None:
         """Refuse weights of which a reward would be no number."""
+        _require_word(self.name)
         for name in ("forward", "healthy", "control"):
             if not math.isfinite(getattr(self, name)):
                 raise UserError(f"{name} must be a finite number, not {getattr(self, name)}.")

@@ -165,10 +165,10 @@ def write(policy: PlainPolicy, kind: Format, path: Path, *, force: bool = False)
         UserError: The suffix is another format's, the file exists, or an extra is missing.
     """
     suffix = f".{kind.ending.rsplit('.', 1)[-1]}"
-    if path.suffix != suffix:
-        raise UserError(f"--out {path}: {type(kind).__name__} is written as {suffix}.")
     if path.is_dir():
         raise UserError(f"--out {path}: is a folder, and a file is to be written.")
+    if path.suffix != suffix:
+        raise UserError(f"--out {path}: {type(kind).__name__} is written as {suffix}.")
     if path.exists():
         if _holds_weights(path):
             raise UserError(f"{path} holds weights of this toolkit; choose another --out.")

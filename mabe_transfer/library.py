@@ -42,8 +42,14 @@ def data_root() -> Path:
 
 
 def named_stores() -> list[StoreSummary]:
-    """Every complete dataset that a name finds: what is converted goes by the name it came from."""
+    """Every complete dataset that a name finds: what is converted goes by the name it came from.
+
+    Raises:
+        UserError: Where they should lie is a file.
+    """
     root = data_root()
+    if root.is_file():
+        raise UserError(f"{root} is a file, and datasets lie in a folder; see $MABE_TRANSFER_DATA.")
     return [one for one in list_stores(root) if CONVERTED not in one.path.relative_to(root).parts]
 
 

@@ -82,7 +82,10 @@ def read(path: Path) -> Outcome:
     Raises:
         UserError: There is no such file, or it holds something else.
     """
-    return from_json(Outcome, runs.read_json(path), str(path))
+    try:
+        return from_json(Outcome, runs.read_json(path), str(path))
+    except UserError as error:
+        raise UserError(f"{path}: holds no records of a benchmark ({error})") from None
 
 
 def spare(

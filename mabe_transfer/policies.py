@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +17,6 @@ from mabe_transfer.worlds import require_robot, world
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
-
 Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
 
@@ -59,12 +58,16 @@ def path(run: Path) -> Path:
     return run / "policy" / "policy.safetensors"
 
 
-def load(run: Path) -> Policies:
+def load(run: Path | str) -> Policies:
     """Read the policies of a finished run.
+
+    Args:
+        run: Its folder.
 
     Raises:
         UserError: The folder holds no finished run, or policies of a kind that is not known.
     """
+    run = Path(run)
     file = path(run)
     if not file.is_file():
         state = "an unfinished run" if (run / "config.json").is_file() else "no run"

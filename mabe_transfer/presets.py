@@ -155,6 +155,8 @@ def choose(text: str, data: str) -> Chosen:
     head, _, last = text.rpartition("/")
     if head and not is_path(text):
         found = preset(head)
+        if not found.datasets:
+            raise UserError(f"The preset {found.name} is the same for all data: --preset {head}.")
         if last not in found.datasets:
             raise unknown("dataset", last, found.datasets, owner=f"The preset {found.name}")
         return Chosen(found, last)

@@ -108,11 +108,11 @@ def claim(path: Path, config: Mapping[str, Any]) -> None:
         found = difference(read_json(kept), config)
         if found:
             raise UserError(
-                f"{path} holds a run with another {found}; choose another --out, or repeat "
+                f"{path} holds a run with another {found}; choose another folder, or repeat "
                 "the command that made it to resume it."
             )
     elif path.exists() and (path.is_file() or any(map(_is_whole, path.iterdir()))):
-        raise UserError(f"{path} is not empty and holds no run; choose another --out.")
+        raise UserError(f"{path} is not empty and holds no run; choose another folder.")
     write_json(kept, to_json(config))
 
 

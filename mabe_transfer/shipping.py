@@ -36,6 +36,8 @@ def vacant(folder: Path, domain: Domain, command: str) -> Path:
         UserError: Another command's ladder is there.
     """
     path = folder / f"{domain.name}.safetensors"
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder}: is a file, and a folder is to be written to.")
     if path.exists() and load_ladder(path).provenance.get("command") != command:
         raise UserError(f"{path} is another training's; choose another --out, or move it away.")
     return path

@@ -13,6 +13,7 @@ import torch
 
 from mabe_transfer import domains
 from mabe_transfer.batches import Data
+from mabe_transfer.composition import Imitation
 from mabe_transfer.domains import Domain, unmeasured
 from mabe_transfer.errors import UserError
 from mabe_transfer.library import Dataset, open_dataset
@@ -56,14 +57,22 @@ class Sources:
         ends[-1:] = True  # an open last episode ends there as well
         return Data(packed, ends)
 
-    def describe(self) -> list[str]:
-        """What follows from the data, in sentences for the user."""
+    def describe(self, row: Algorithm) -> list[str]:
+        """What follows from the data, and what a row makes of them, in sentences for the user."""
         lines = [f"Target domain: {self.target.name}."]
+        imitates = isinstance(row.policy, Imitation)
+        idle = {
+            "D1": imitates and self.prior is not None and self.prior is not self.dynamics,
+            "D2": row.prior is None and self.dynamics is not None,
+        }
         for letter, dataset in (("D1", self.dynamics), ("D2", self.prior)):
             if dataset is not None:
                 changed = dataset.domain.weights != self.target.weights
                 note = f", relabelled for the {self.target.task.name} task" if changed else ""
                 rows = f"{dataset.store.rows:,} transitions"
+                if idle[letter]:
+                    kept = "world" if letter == "D1" else "task"
+                    note = f"; {row.name} takes its {kept} for the target, and none of its rows"
                 lines.append(f"{letter}: {dataset.name}, {rows} of {dataset.domain.name}{note}.")
         if self.dynamics is not None and self.prior is not None:
             one, other = (unmeasured(d.domain).robot for d in (self.dynamics, self.prior))

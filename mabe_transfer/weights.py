@@ -25,15 +25,21 @@ Tensors = dict[str, Tensor]
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write tensors and JSON facts, replacing the file in one move."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write tensors and JSON facts, replacing the file in one move.
+
+    Raises:
+        UserError: The place cannot be written to, be it full or forbidden.
+    """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # two runs may fit one part
     contiguous = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file(contiguous, partial, metadata={"facts": json.dumps(facts)})
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path} cannot be written ({error}).") from None
     finally:
         partial.unlink(missing_ok=True)
 

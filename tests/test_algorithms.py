@@ -313,7 +313,7 @@ def test_kind_of_policy_follows_from_the_row(row: Algorithm) -> None:
         (
             MABE,
             {"prior": Unweighted(fit=Fit(hidden=(8,)))},
-            "start_from_prior needs policy Sac, Mpo, Trpo or Npg, with the prior's hidden widths",
+            "the policy starts as the prior, so set policy.hidden and prior.fit.hidden alike, not",
         ),
         (SAC, {"regulariser": None}, "policy Sac needs a regulariser"),
         (SAC, {"uncertainty": StdPenalty()}, "uncertainty needs dynamics"),
@@ -364,7 +364,7 @@ def test_kind_of_policy_follows_from_the_row(row: Algorithm) -> None:
         (
             BREMEN,
             {"policy": Trpo(hidden=(8,))},
-            "start_from_prior needs policy Sac, Mpo, Trpo or Npg, with the prior's hidden widths",
+            "the policy starts as the prior, so set policy.hidden and prior.fit.hidden alike, not",
         ),
         (
             MOREL,
@@ -408,7 +408,7 @@ def test_mpo_may_start_from_its_prior() -> None:
 
 
 def test_override_of_a_row_is_checked_like_a_row() -> None:
-    with pytest.raises(UserError, match="with the prior's hidden widths"):
+    with pytest.raises(UserError, match=r"set policy.hidden and prior.fit.hidden alike"):
         with_overrides(MABE, {"policy.hidden": "[64, 64]"})
     both = with_overrides(MABE, {"rollouts.horizon": "1", "regulariser.target": "none"})
     assert both.rollouts == Rollouts(horizon=1, prior_start_share=0.5)

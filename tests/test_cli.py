@@ -149,6 +149,16 @@ def test_train_evaluate_and_resume(datasets: None, tmp_path: Path) -> None:
     assert played.exit_code == 0, played.output
     other = call("evaluate", run, "--episodes", "1", "--env", "hopper-ice-backward")
     assert other.exit_code == 0, other.output
+    twice = json.loads(call("evaluate", run, run, "--episodes", "1", "--json").stdout)
+    assert [(row["run"], row["seed"]) for row in twice] == [(run, 0), (run, 1)] * 2
+    assert "policy stays as it starts" in " ".join(made.output.split())
+    assert "is one video, and 2 runs" in refusal("render", run, run, "--out", "mine.mp4")
+    kept = Path(run) / "video-hopper-backward-seed-0.mp4"
+    kept.write_text("an earlier film")
+    assert "--force" in refusal("render", run)
+    kept.unlink()
+    prior = Path(run) / "prior" / "prior.safetensors"
+    assert "name the run's folder" in refusal("export", str(prior))
     assert "cannot act in walker2d" in refusal("evaluate", run, "--env", "walker2d")
     assert "cannot act in walker2d" in refusal("render", run, "--env", "walker2d")
     taken = Path(run) / "config.json"
@@ -185,6 +195,48 @@ def test_device_that_is_not_there_is_refused(device: str) -> None:
 
 def test_evaluate_refuses_a_folder_without_a_run(tmp_path: Path) -> None:
     assert "no run" in refusal("evaluate", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("benchmark d4rl --algos ,", "--algos ',': expected names by commas"),
+        ("benchmark d4rl --algos bc,bc", "--algos: 'bc' is named twice"),
+        ("experiment figure3 --datasets ,", "--datasets ',': expected names by commas"),
+        ("experiment figure6 --robots ,", "--robots ',': expected names by commas"),
+        ("experiment matrix --shifts ice,ice", "--shifts: 'ice' is named twice"),
+        ("envs reference hopper --seed -1", "--seed"),
+        ("behaviour train hopper --out plain --run r --steps 1000", "--out plain: is a file"),
+        ("envs show robot.toml", "robot.toml: is no domain, since it names no robot"),
+        ("train --preset mobile-v2/x --dynamics d", "mobile-v2"),
+        ("benchmark show plain.json", "plain.json: holds no records of a benchmark"),
+        ("export hopper --out .", "--out .: is a folder"),
+    ],
+)
+def test_wrong_words_are_refused_before_any_work(
+    words: str, sentence: str, tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("plain").write_text("mine")
+    Path("plain.json").write_text("{}")
+    Path("robot.toml").write_text('name = "mine"')
+    assert sentence in refusal(*words.split())
+    assert not data_root.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plain", "plain.json", "robot.toml"]
+
+
+def test_data_root_that_is_a_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "afile").write_text("mine")
+    monkeypatch.setenv("MABE_TRANSFER_DATA", str(tmp_path / "afile"))
+    assert "is a file, and datasets lie in a folder" in refusal("data", "list")
+
+
+def test_physics_that_is_certified_is_said_to_be() -> None:
+    checked = " ".join(call("envs", "check", "hopper-ice").output.split())
+    assert "Certified: what is declared differs by what is declared" in checked
+    assert "hopper-backward has no shift" in call("envs", "check", "hopper-backward").output
 
 
 def test_unknown_field_of_set_is_refused(datasets: None) -> None:

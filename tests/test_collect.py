@@ -393,8 +393,8 @@ def test_safetensors_file_of_others_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
-        ({"kind": "policies"}, "holds no behaviour ladder but 'policies'"),
-        ({}, "holds no behaviour ladder but None"),
+        ({"kind": "policies"}, "expected a ladder of behaviour policies, found policies"),
+        ({}, "expected a ladder of behaviour policies, found other tensors"),
         ({"kind": "behaviour ladder"}, "its facts lack rungs, domain, provenance"),
         (
             {"kind": "behaviour ladder", "rungs": [{}], "domain": {}, "provenance": {}},
@@ -419,7 +419,7 @@ def test_weights_are_replaced_in_one_move(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError("the disk is full")
 
     monkeypatch.setattr(os, "fsync", failing)
-    with pytest.raises(OSError, match="the disk is full"):
+    with pytest.raises(UserError, match=r"w.safetensors cannot be written \(the disk is full"):
         weights.save(path, {"a": torch.ones(2)}, {"n": 2})
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
     tensors, facts = weights.load(path)

@@ -127,6 +127,14 @@ def test_user_file_brings_its_own_shift_and_robot(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'hopper' is the name of a robot that ships"):
         catalogue.robot(str(robot))
     robot.write_text(own.replace('name = "hopper"', 'name = "leaper"'))
+    assert catalogue.robot(str(robot)).references  # of the same model
+    other = own.replace('name = "hopper"', 'name = "leaper"').replace("hopper.xml", "walker2d.xml")
+    (tmp_path / "other.toml").write_text(other)
+    with pytest.raises(UserError, match=r"its \[references\] are those of hopper, another model"):
+        catalogue.robot(str(tmp_path / "other.toml"))
+    (tmp_path / "other.toml").write_text(own.replace('name = "hopper"', 'name = "my leaper"'))
+    with pytest.raises(UserError, match=r"other.toml.*name = 'my leaper': expected lower-case"):
+        catalogue.robot(str(tmp_path / "other.toml"))
     path = tmp_path / "mine.toml"
     path.write_text(f'robot = "{robot}"\nshifts = ["{shift}"]\n')
     assert domain(str(path)).shifts[0].value == 3.0

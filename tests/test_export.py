@@ -420,7 +420,7 @@ def test_what_cannot_be_exported_is_said_in_a_sentence(run: Path, tmp_path: Path
     assert "Did you mean 'halfcheetah'?" in refusal("export", "halfcheta")
     assert "shipped policy 'hopper-mass=0.9'" in refusal("export", "hopper-mass=0.9")
     assert "there is no such file" in refusal("export", str(tmp_path / "none.safetensors"))
-    assert "holds no behaviour ladder" in refusal("export", str(policies.path(run)))
+    assert "expected a ladder of behaviour policies" in refusal("export", str(policies.path(run)))
     assert "has no seed '3'; it has 0, 4, 7." in refusal("export", str(run), "--seed", "3")
     assert "no --seed" in refusal("export", "halfcheetah", "--seed", "0")
     assert "Did you mean 'onnx'?" in refusal("export", str(run), "--format", "onxx")

@@ -22,7 +22,7 @@ from mabe_transfer.library import location
 from mabe_transfer.parts.dynamics import Ensemble
 from mabe_transfer.parts.prior import Fit
 from mabe_transfer.streams import Sizes
-from mabe_transfer.verdict import KNOWN, PARTLY, Coverage, Drift, Pair, judge
+from mabe_transfer.verdict import KNOWN, LEARNED, PARTLY, Coverage, Drift, Pair, judge
 
 if TYPE_CHECKING:
     from mabe_transfer.parts.dynamics import EnsembleModel
@@ -188,12 +188,19 @@ EVEN = Pair(there=0.4, home=0.2)
     ],
 )
 def test_verdict_follows_the_error_of_a_step_whatever_else_is_said(ratio: float, word: str) -> None:
-    error = Pair(there=ratio, home=1.0)
+    error = Pair(there=ratio * LEARNED, home=LEARNED)
     calm, wild = Pair(there=0.1, home=0.1), Pair(there=9.0, home=0.1)
     for both, other in ((0.0, wild), (1.0, calm)):
         coverage = Coverage(states=1.0, both=both, distance=1.0)
         for shared in (None, other):
             assert judge(coverage, other, shared, error, DRIFT).word == word
+
+
+def test_nothing_is_foretold_by_a_model_that_does_not_know_its_own_world() -> None:
+    coverage = Coverage(states=1.0, both=1.0, distance=0.5)
+    found = judge(coverage, EVEN, EVEN, Pair(there=0.6, home=LEARNED + 0.01), DRIFT)
+    assert found.word == "no forecast"
+    assert "collect more of D1" in found.sentences[1]
 
 
 def test_verdict_says_its_numbers() -> None:

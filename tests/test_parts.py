@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mabe_transfer.batches import bootstraps
 from mabe_transfer.dual import DualWeight
-from mabe_transfer.errors import UserError
+from mabe_transfer.errors import Diverged, UserError
 from mabe_transfer.imagination import imagine
 from mabe_transfer.parts import Batch, Data, unpack
 from mabe_transfer.parts.dynamics import Ensemble, EnsembleFit, EnsembleModel
@@ -857,9 +857,15 @@ def test_early_stopping_is_per_seed() -> None:
     assert epochs == 7
 
 
-def test_member_that_diverges_is_no_elite() -> None:
-    model, _ = scripted([[[math.nan, 0.5, 0.9]], [[math.nan, 0.5, 0.8]]])
+def test_member_that_diverges_at_last_keeps_what_it_was() -> None:
+    model, _ = scripted([[[0.7, 0.5, 0.9]], [[math.nan, 0.5, 0.6]], [[math.nan, 0.5, 0.6]]])
     assert model.elites.tolist() == [[1, 2]]
+    assert kept(model) == [[1.0, 1.0, 2.0]]
+
+
+def test_member_that_was_never_fitted_is_refused_since_uncertainty_asks_it_too() -> None:
+    with pytest.raises(Diverged, match="1 of 3 networks never had a finite held-out error"):
+        scripted([[[math.nan, 0.5, 0.9]], [[math.nan, 0.5, 0.8]]])
 
 
 def test_bootstraps_draw_from_the_training_rows_and_never_from_the_held_out() -> None:

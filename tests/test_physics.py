@@ -177,7 +177,7 @@ def test_shift_of_a_field_that_does_not_exist_is_refused(tmp_path: Path, model_f
 def test_robot_whose_model_does_not_exist_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "robot.toml"
     own = (catalogue.folder("envs") / "robots" / "hopper.toml").read_text()
-    own = own.replace('name = "hopper"', 'name = "leaper"')
+    own = own.replace('name = "hopper"', 'name = "leaper"').partition("[references")[0]
     path.write_text(own.replace("gymnasium:hopper.xml", "gymnasium:hoper.xml"))
     where = domains.compose(catalogue.robot(str(path)), [], catalogue.task("forward"))
     with pytest.raises(UserError, match=r"leaper: its model .*hoper.xml does not exist"):
@@ -230,7 +230,7 @@ def test_d4rl_refuses_a_robot_of_unequal_margins(tmp_path: Path) -> None:
     model.write_text(text.replace('name="floor"', 'name="floor" margin="0.003"'))
     path = tmp_path / "robot.toml"
     own = (catalogue.folder("envs") / "robots" / "hopper.toml").read_text()
-    own = own.replace('name = "hopper"', 'name = "leaper"')
+    own = own.replace('name = "hopper"', 'name = "leaper"').partition("[references")[0]
     path.write_text(own.replace("gymnasium:hopper.xml", str(model)))
     where = tmp_path / "mine.toml"
     where.write_text(f'robot = "{path}"\nshifts = ["d4rl"]\n')
@@ -249,7 +249,7 @@ def test_robot_whose_table_contradicts_its_model_is_refused(
     old: str, new: str, message: str, tmp_path: Path
 ) -> None:
     own = (catalogue.folder("envs") / "robots" / "hopper.toml").read_text()
-    own = own.replace('name = "hopper"', 'name = "leaper"')
+    own = own.replace('name = "hopper"', 'name = "leaper"').partition("[references")[0]
     assert old in own
     path = tmp_path / "robot.toml"
     path.write_text(own.replace(old, new))

@@ -203,7 +203,7 @@ def test_name_of_the_data_tells_the_dataset(text: str, data: str, name: str) -> 
     [
         ("mopo-v3", "", r"no preset 'mopo-v3'.*Did you mean 'mopo-v2'\?"),
         ("mopo-v2/hoper-medium", "", r"preset mopo-v2 has no dataset 'hoper-medium'.*'hopper-"),
-        ("cql-v2/hopper-medium", "", "preset cql-v2 has no dataset"),
+        ("cql-v2/hopper-medium", "", "preset cql-v2 is the same for all data"),
         ("mopo-v2", "d4rl:hopper-expert-v2", "preset mopo-v2 has no dataset 'hopper-expert'"),
         ("mopo-v2", "logged", r"'logged' does not tell which.*write --preset mopo-v2/DATASET"),
         ("mopo-v2", "", "none is named: write --preset mopo-v2/DATASET"),

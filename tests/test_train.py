@@ -175,10 +175,22 @@ def test_target_is_the_robot_and_physics_of_d1_with_the_task_of_d2(stores: dict[
 
 
 def test_user_is_told_what_follows_from_the_data(stores: dict[str, str]) -> None:
-    first, one, two = found(stores, MABE).describe()
+    first, one, two = found(stores, MABE).describe(MABE)
     assert first == "Target domain: hopper-backward."
     assert one.endswith("300 transitions of hopper, relabelled for the backward task.")
     assert two.endswith("300 transitions of hopper-ice-backward.")
+
+
+def test_user_is_told_whose_rows_are_not_used(stores: dict[str, str]) -> None:
+    given = sources(MABE, stores["hopper"], stores["hopper-ice-backward"], None)
+    _, one, two = given.describe(SAC)
+    assert one.endswith("300 transitions of hopper, relabelled for the backward task.")
+    assert two.endswith("; sac takes its task for the target, and none of its rows.")
+    _, one, two = given.describe(BC)
+    assert one.endswith("of hopper; bc takes its world for the target, and none of its rows.")
+    assert two.endswith("300 transitions of hopper-ice-backward.")
+    alone = sources(BC, stores["hopper"], None, None)
+    assert "none of its rows" not in " ".join(alone.describe(BC))
 
 
 def test_two_robots_of_one_name_are_told_apart(stores: dict[str, str]) -> None:
@@ -186,7 +198,7 @@ def test_two_robots_of_one_name_are_told_apart(stores: dict[str, str]) -> None:
     assert given.prior is not None
     own = replace(given.prior.domain.robot, model="elsewhere/hopper.xml", references={})
     changed = replace(given.prior, domain=replace(given.prior.domain, robot=own))
-    *_, last = replace(given, prior=changed).describe()
+    *_, last = replace(given, prior=changed).describe(MABE)
     assert last == "Two robots have the name hopper: D2's differs from D1's in model."
 
 
@@ -403,7 +415,7 @@ def test_run_is_found_under_the_name_that_an_earlier_version_gave_it(tmp_path: P
 
 def test_folder_of_something_else_is_refused(stores: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("done")
-    with pytest.raises(UserError, match="is not empty and holds no run; choose another --out"):
+    with pytest.raises(UserError, match="is not empty and holds no run; choose another folder"):
         trainer(stores, TINY_SAC, tmp_path)
     with pytest.raises(UserError, match="is not empty and holds no run"):
         trainer(stores, TINY_SAC, tmp_path / "thesis.tex")

@@ -84,7 +84,10 @@ def to_minari(store: Store, domain: Domain, identity: str) -> Path:
         except UserError:
             raise
         except FAILURES as error:
-            raise UserError(f"Minari refuses {identity!r}: {line(error)}.") from None
+            raise UserError(
+                f"Minari refuses {identity!r}, expected a name such as mine/hopper/random-v0: "
+                f"{line(error)}."
+            ) from None
         _move(written, target, identity)
     return target
 

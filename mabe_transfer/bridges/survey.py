@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mabe_transfer.domains import Domain
 
 NORMAL_BOUND = 8.0  # deviations of reset noise; one in 10^15 lies beyond
+REACH = 1.001  # of actions: what is beyond is no rounding
 STATE_TOLERANCE = 1e-4  # relative to max(1, |value|): states and observations may be float32
 
 
@@ -124,11 +125,11 @@ def survey(found: Recording, domain: Domain) -> Survey:
     terminals = found.terminals.flags()
     flagged = found.timeouts.flags() if found.timeouts else np.zeros(found.rows, np.bool_)
     resets = _resets(domain) if found.next_observations is None else None
-    breaks, worst = np.zeros(found.rows, np.bool_), 0.0
+    breaks, worst, far = np.zeros(found.rows, np.bool_), 0.0, 0.0
     for start, stop in blocks(found.rows):
         after = min(stop + 1, found.rows)
         here = found.observations.read(start, after, np.float64)
-        found.actions.read(start, stop, np.float32)
+        far = max(far, float(np.abs(found.actions.read(start, stop, np.float32)).max()))
         found.rewards.read(start, stop, np.float32)
         inside = slice(start, start + len(here) - 1)
         if found.next_observations is not None:
@@ -139,6 +140,8 @@ def survey(found: Recording, domain: Domain) -> Survey:
         worst = max(worst, _misfit(found, domain, here[: stop - start], start, stop))
     states = found.qpos is not None and worst <= STATE_TOLERANCE
     notes = []
+    if far > REACH:
+        notes.append(f"actions reach {far:.3g}, and every world and policy here acts within -1..1")
     if found.qpos is not None and not states:
         notes.append(f"qpos and qvel are left out: they miss the observations by {worst:.1e}")
     if found.next_observations is not None:

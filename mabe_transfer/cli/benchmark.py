@@ -29,11 +29,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 @app.command()
 def d4rl(
     algos: Annotated[
-        str, typer.Option(help="Rows of `algorithms list`, by commas; Table 1's by default.")
-    ] = "",
+        str | None,
+        typer.Option(help="Rows of `algorithms list`, by commas; Table 1's by default."),
+    ] = None,
     datasets: Annotated[
-        str, typer.Option(help="By commas, such as hopper-medium; the nine of Table 1 by default.")
-    ] = "",
+        str | None,
+        typer.Option(help="By commas, such as hopper-medium; the nine of Table 1 by default."),
+    ] = None,
     source: Annotated[
         str, typer.Option(help="`ours`: collected here; `files`: D4RL's own.")
     ] = "ours",
@@ -61,8 +63,9 @@ def d4rl(
         list[str] | None, typer.Option("--set", help="part.field=value, where a row has the part")
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="Published settings by commas; v0 or v2: all of that release.")
-    ] = "",
+        str | None,
+        typer.Option(help="Published settings by commas; v0 or v2: all of that release."),
+    ] = None,
     reference: Reference = "",
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all.")] = 0,
@@ -81,12 +84,12 @@ def d4rl(
     )
     plan = budgets.plan(
         sized,
-        split(algos) or benchmark.METHODS,
-        split(datasets),
+        split(algos, "--algos") or benchmark.METHODS,
+        split(datasets, "--datasets"),
         tuple(range(first_seed, first_seed + seeds)),
         source=d4rl_tasks.SOURCES[source],
         overrides=parse_overrides(override or []),
-        presets=split(preset),
+        presets=split(preset, "--preset"),
     )
     folder = scales.apart(results or out, sized)
     made = benchmark.run(plan, out, folder, pick_device(device), reference=reference)
@@ -105,7 +108,9 @@ def show_(
     records: Annotated[
         list[Path], typer.Argument(help="A matrix's records.json or progress.json; or several.")
     ],
-    algos: Annotated[str, typer.Option(help="Rows, by commas; all of them by default.")] = "",
+    algos: Annotated[
+        str | None, typer.Option(help="Rows, by commas; all of them by default.")
+    ] = None,
     reference: Reference = "",
     printed: Annotated[str, typer.Option(help="A printed table to set beside it.")] = "",
     results: Annotated[Path | None, typer.Option(help="Folder to write records and tables to.")] = (
@@ -118,8 +123,8 @@ def show_(
     Records of several machines make one table, if seeds, schedule and data are the same.
     """
     found = outcome.joined([outcome.read(path) for path in records])
-    if algos:
-        found = outcome.of_rows(found, split(algos))
+    if algos is not None:
+        found = outcome.of_rows(found, split(algos, "--algos"))
     found = benchmark.in_order(found)
     beside = published.table(printed) if printed else None
     board = scoreboard.board(found, reference=reference, printed=beside)

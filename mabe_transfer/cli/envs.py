@@ -10,6 +10,7 @@ from mabe_transfer import catalogue
 from mabe_transfer.cli import late
 from mabe_transfer.cli.tables import out, show
 from mabe_transfer.config import to_json
+from mabe_transfer.progress import notice
 
 with late.imports():
     from mabe_transfer import certificate, domains, references
@@ -69,13 +70,16 @@ def check(name: Name, as_json: Json = False) -> None:
     else:
         _print(found)
     found.require()
+    certified = "Certified: what is declared differs by what is declared, and nothing else does."
+    plain = f"{found.domain} has no shift, and nothing differs from the robot's own model."
+    notice(certified if found.changes else plain)
 
 
 @app.command()
 def reference(
     name: Name,
     episodes: Annotated[int, typer.Option(min=1, help="Episodes of each policy.")] = 100,
-    seed: Annotated[int, typer.Option(help="Of the episodes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the episodes.")] = 0,
 ) -> None:
     """Measure random and expert returns of a domain; prints the TOML to paste into its robot."""
     typer.echo(references.measure(domains.domain(name), episodes=episodes, seed=seed))

@@ -38,8 +38,10 @@ Steps = Annotated[
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="part.field=value, where a row has the part")
 ]
+Names = Annotated[str | None, typer.Option(help="By commas; all by default.")]
 Datasets = Annotated[
-    str, typer.Option(help="By commas, such as hopper-medium; all of the experiment's if none.")
+    str | None,
+    typer.Option(help="By commas, such as hopper-medium; all of the experiment's by default."),
 ]
 
 
@@ -64,7 +66,7 @@ def demo(
 
 @app.command("figure6")
 def figure6_(
-    robots: Annotated[str, typer.Option(help="By commas; all if none.")] = "",
+    robots: Names = None,
     seeds: Seeds = 3,
     scale: Scale = "full",
     steps: Steps = None,
@@ -80,7 +82,7 @@ def figure6_(
     processor.limit_threads(threads)
     chosen = scales.scale(scale, _overrides(override), updates=steps)
     made = figure6.run(
-        split(robots) or figure6.ROBOTS,
+        split(robots, "--robots") or figure6.ROBOTS,
         chosen,
         seeds=seeds,
         out=runs,
@@ -93,7 +95,7 @@ def figure6_(
 
 @app.command("figure3")
 def figure3_(
-    datasets: Datasets = "",
+    datasets: Datasets = None,
     seeds: Seeds = 3,
     scale: D4rlScale = "full",
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("results/figure3"),
@@ -110,7 +112,7 @@ def figure3_(
 
 @app.command("figure4")
 def figure4_(
-    datasets: Datasets = "",
+    datasets: Datasets = None,
     seeds: Seeds = 3,
     scale: D4rlScale = "full",
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("results/figure4"),
@@ -127,7 +129,7 @@ def figure4_(
 
 @app.command("table1")
 def table1_(
-    datasets: Datasets = "",
+    datasets: Datasets = None,
     seeds: Seeds = 3,
     scale: D4rlScale = "full",
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("results/table1"),
@@ -144,7 +146,7 @@ def table1_(
 
 @app.command("rows")
 def rows_(
-    datasets: Datasets = "",
+    datasets: Datasets = None,
     seeds: Seeds = 3,
     scale: D4rlScale = "cpu",
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("results/rows"),
@@ -162,8 +164,8 @@ def rows_(
 @app.command("matrix")
 def matrix_(
     robot: Annotated[str, typer.Option(help="Which one.")] = "halfcheetah",
-    shifts: Annotated[str, typer.Option(help="By commas; all if none.")] = "",
-    tasks: Annotated[str, typer.Option(help="By commas; all if none.")] = "",
+    shifts: Names = None,
+    tasks: Names = None,
     seeds: Seeds = 3,
     scale: Scale = "full",
     steps: Steps = None,
@@ -183,8 +185,8 @@ def matrix_(
         robot=robot,
         scale=chosen,
         seeds=seeds,
-        shifts=split(shifts) or grid.SHIFTS,
-        tasks=split(tasks) or grid.TASKS,
+        shifts=split(shifts, "--shifts") or grid.SHIFTS,
+        tasks=split(tasks, "--tasks") or grid.TASKS,
         effort=foretelling.Effort() if forecasts else None,
         out=runs,
         results=scales.apart(out / robot, chosen),
@@ -196,14 +198,14 @@ def matrix_(
 
 
 def _job(
-    datasets: str, seeds: int, scale: str, out: Path, runs: Path, override: list[str] | None,
+    datasets: str | None, seeds: int, scale: str, out: Path, runs: Path, override: list[str] | None,
     device: str,
 ) -> ablations.Job:  # fmt: skip
     chosen = scales.scale(scale, _overrides(override), budgets.SCALES)
     return ablations.Job(
         scale=chosen,
         seeds=seeds,
-        datasets=split(datasets),
+        datasets=split(datasets, "--datasets"),
         out=runs,
         results=scales.apart(out, chosen),
         device=pick_device(device),

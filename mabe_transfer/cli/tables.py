@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mabe_transfer.config import to_json
+from mabe_transfer.errors import UserError
 
 out = Console()
 """Where results go; progress and notices go to standard error."""
@@ -30,9 +31,19 @@ def show(rows: Sequence[Mapping[str, Any]], *, title: str, as_json: bool = False
     (Console(width=width) if width else out).print(table)
 
 
-def split(text: str) -> tuple[str, ...]:
-    """Names that the user separated by commas."""
-    return tuple(word.strip() for word in text.split(",") if word.strip())
+def split(text: str | None, option: str) -> tuple[str, ...]:
+    """Names that the user separated by commas; none where the option was not given.
+
+    Raises:
+        UserError: It was given without a name, or names something twice.
+    """
+    names = tuple(word.strip() for word in (text or "").split(",") if word.strip())
+    if text is not None and not names:
+        raise UserError(f"{option} {text!r}: expected names by commas.")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{option}: {twice!r} is named twice.")
+    return names
 
 
 def _text(value: Any) -> str:

@@ -34,7 +34,7 @@ with late.imports():
 if TYPE_CHECKING:
     import torch
 
-Run = Annotated[Path, typer.Argument(help="A run's folder.")]
+Runs = Annotated[list[Path], typer.Argument(help="A run's folder, or those of several.")]
 
 
 def train(
@@ -76,12 +76,17 @@ def train(
         given = chosen.overrides | given
     row = with_overrides(row, given)
     found = transfer.sources(row, dynamics or None, prior or None, target or None)
-    for line in found.describe():
+    for line in found.describe(row):
         notice(line)
     if chosen is not None:
         notice(chosen.describe())
     numbers = tuple(range(first_seed, first_seed + seeds))
     schedule = lengths(row, steps, evaluate_every)
+    if schedule.updates <= row.waiting:
+        notice(
+            f"For its first {row.waiting:,} updates (policy.critics_first) {row.name}'s policy "
+            f"stays as it starts, and there are no more than {schedule.updates:,}."
+        )
     marks = [chosen.name] if chosen else []
     identity = fingerprint([row, schedule, numbers, dynamics, prior, *marks])[:6]
     usual = Path("runs") / f"{row.name}-{found.target.name}-{identity}"
@@ -93,7 +98,7 @@ def train(
         trainer = learning.Trainer(
             row, found, schedule, seeds=numbers, device=where, folder=folder, preset=of_preset
         )
-        report(trainer.run())
+        report(trainer.run(), found.target)
 
 
 def _usual(chosen: presets.Chosen | None) -> composition.Algorithm:
@@ -114,10 +119,14 @@ def lengths(row: composition.Algorithm, steps: int, evaluate_every: int) -> lear
     return replace(usual, updates=updates, evaluate_every=every)
 
 
-def report(result: learning.Result) -> None:
+def report(result: learning.Result, target: domains.Domain) -> None:
     """Print what a run came to."""
     rows = [
-        {"seed": seed, "return": float(value)}
+        {
+            "seed": seed,
+            "return": float(value),
+            **({"score": float(target.normalised(value))} if target.reference else {}),
+        }
         for seed, value in zip(result.seeds, result.per_seed, strict=True)
     ]
     show(rows, title=f"{result.row} in {result.target}: mean of the last evaluations")
@@ -126,32 +135,39 @@ def report(result: learning.Result) -> None:
 
 
 def evaluate(
-    run: Run,
-    env: Annotated[str, typer.Option(help="Domain; the run's own target by default.")] = "",
+    runs: Runs,
+    env: Annotated[str, typer.Option(help="Domain; a run's own target by default.")] = "",
     episodes: Annotated[int, typer.Option(min=1, help="Episodes of each seed.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Of the episodes.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Play whole episodes with a run's policies, in its target or in another domain."""
-    found = policies.load(run)
-    domain = domains.domain(env) if env else found.target
-    returns, lengths = policies.play(found, domain, episodes=episodes, seed=seed)
-    rows = [
-        {
-            "seed": number,
-            "return": float(row.mean()),
-            "std over episodes": float(row.std()),
-            "length": float(length.mean()),
-            **({"score": float(domain.normalised(row.mean()))} if domain.reference else {}),
-        }
-        for number, row, length in zip(found.seeds, returns, lengths, strict=True)
-    ]
-    show(rows, title=f"{run} in {domain.name}, {episodes} episodes a seed")
-    summary = evaluation.summary(returns.mean(1), domain)
-    notice("Over seeds: " + ", ".join(f"{name} {value:,.1f}" for name, value in summary.items()))
+    rows, summaries = [], []
+    for run, found in [(run, policies.load(run)) for run in runs]:
+        domain = domains.domain(env) if env else found.target
+        returns, lengths = policies.play(found, domain, episodes=episodes, seed=seed)
+        rows += [
+            {
+                "run": str(run),
+                "domain": domain.name,
+                "seed": number,
+                "return": float(row.mean()),
+                "std over episodes": float(row.std()),
+                "length": float(length.mean()),
+                **({"score": float(domain.normalised(row.mean()))} if domain.reference else {}),
+            }
+            for number, row, length in zip(found.seeds, returns, lengths, strict=True)
+        ]
+        summary = evaluation.summary(returns.mean(1), domain)
+        facts = ", ".join(f"{name} {value:,.1f}" for name, value in summary.items())
+        summaries.append(f"{run} in {domain.name}, over seeds: {facts}")
+    show(rows, title=f"{episodes} episodes a seed", as_json=as_json)
+    for sentence in summaries:
+        notice(sentence)
 
 
 def render(
-    run: Run,
+    runs: Runs,
     out: Annotated[
         Path | None, typer.Option(help="The video to write, .mp4; by default in the run.")
     ] = None,
@@ -164,13 +180,22 @@ def render(
     force: Annotated[bool, typer.Option("--force", help="Replace what lies at --out.")] = False,
 ) -> None:
     """Film a run's policy."""
+    if out is not None and len(runs) > 1:
+        raise UserError(f"--out {out}: is one video, and {len(runs)} runs are to be filmed.")
+    for run in runs:
+        _film(run, out, env, seed, steps, force=force)
+
+
+def _film(
+    run: Path, out: Path | None, env: str, seed: int | None, steps: int, *, force: bool
+) -> None:
     found = policies.load(run)
     domain = domains.domain(env) if env else found.target
     worlds.require_robot(domain, found.target.robot.name, str(run))
-    if out is not None and out.exists() and not force:
-        raise UserError(f"{out} exists; choose another --out, or replace it with --force.")
     chosen = found.seeds[0] if seed is None else seed
     path = out or run / f"video-{domain.name}-seed-{chosen}.mp4"
+    if path.exists() and not force:
+        raise UserError(f"{path} exists; choose another --out, or replace it with --force.")
     total = video.film(found.act_one(chosen), domain, path, steps=steps, seed=chosen)
     notice(f"{path}: {steps} steps in {domain.name}, return {total:,.1f}.")
 
@@ -183,7 +208,9 @@ def parse_overrides(given: list[str]) -> dict[str, str]:
     """
     for text in given:
         if "=" not in text:
-            raise UserError(f"--set {text}: write part.field=value, such as policy.discount=0.98.")
+            raise UserError(
+                f"--set {text!r}: write part.field=value, such as policy.discount=0.98."
+            )
     return {name: value for name, _, value in (text.partition("=") for text in given)}
 
 
