@@ -184,6 +184,8 @@ FULL = Scale(
     overrides=(*SHORT, ("dynamics.epoch_rows", "100000")),  # a replay may have many times as many
 )
 """The main job's settings with more updates and epochs."""
+MINUTES = replace(FULL, name="short", updates=5_000, epochs=8, overrides=SHORT)
+"""The main job's settings, for minutes of two cores."""
 CPU = replace(
     FULL,
     name="cpu",
@@ -233,6 +235,8 @@ SMOKE = Scale(
     reference_episodes=0,
 )
 SCALES = {scale.name: scale for scale in (FULL, SMOKE)}
+TRAININGS = {scale.name: scale for scale in (MINUTES, CPU)}
+"""Of a single training, beside the row as the table of algorithms has it."""
 
 
 def scale(

@@ -215,6 +215,7 @@ def test_six_rows_without_next_observations_by_hand(tmp_path: Path) -> None:
     notes = store.attributes["behaviour"]["notes"]
     assert "rows dropped, since what follows is not known: 2" in notes
     assert "falls whose next observation is simulated: 1" in notes
+    assert "actions reach 2, and every world and policy here acts within -1..1" in notes
 
 
 def test_terminal_row_that_is_no_fall_in_simulation_is_dropped(tmp_path: Path) -> None:

@@ -171,6 +171,29 @@ def test_train_evaluate_and_resume(datasets: None, tmp_path: Path) -> None:
     assert "seed" in refusal("train", *command[1:6], "3", *command[7:])
 
 
+def test_train_takes_the_settings_of_a_scale_and_what_is_set_beside_it(
+    datasets: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mabe_transfer.train.Trainer.run", refuse)
+    words = ("train", "--dynamics", "hopper-random", "--set", "policy.polyak=0.5", "--out")
+    assert "short" in refusal(*words, str(tmp_path / "none"), "--scale", "shrt")
+    found = {}
+    for scale in ("full", "short", "cpu"):
+        out = tmp_path / scale
+        with pytest.raises(NotImplementedError):
+            raise call(*words, str(out), "--scale", scale).exception
+        found[scale] = json.loads((out / "config.json").read_text())
+    rows = {scale: config["row"] for scale, config in found.items()}
+    assert {row["policy"]["polyak"] for row in rows.values()} == {0.5}
+    assert [row["policy"]["discount"] for row in rows.values()] == [0.99, 0.98, 0.98]
+    assert [row["policy"]["hidden"] for row in rows.values()] == [[256, 256]] * 2 + [[64, 64]]
+    assert [one["schedule"]["updates"] for one in found.values()] == [100_000, 5_000, 5_000]
+
+
+def refuse(*_: object) -> None:
+    raise NotImplementedError
+
+
 @pytest.mark.parametrize("words", [("--out", "afile"), ("--out", "afile/run")])
 def test_run_that_is_no_folder_is_refused(
     words: tuple[str, str], datasets: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -608,9 +608,11 @@ def test_notes_on_a_fit_lie_as_far_apart_as_replays() -> None:
 def test_row_has_the_schedule_that_its_kind_of_step_needs() -> None:
     assert Schedule.of(MABE) == Schedule()
     assert Schedule.of(MOREL) == Schedule(updates=500, evaluate_every=25, log_every=1)
-    assert lengths(MOREL, 0, 0) == Schedule.of(MOREL)
-    assert lengths(MABE, 2_000, 0) == Schedule(updates=2_000, evaluate_every=2_000)
-    assert lengths(BREMEN, 0, 50) == Schedule(updates=500, evaluate_every=50, log_every=1)
+    assert lengths(Schedule.of(MOREL), 0, 0) == Schedule.of(MOREL)
+    assert lengths(Schedule.of(MABE), 2_000, 0) == Schedule(updates=2_000, evaluate_every=2_000)
+    assert lengths(Schedule.of(BREMEN), 0, 50) == Schedule(
+        updates=500, evaluate_every=50, log_every=1
+    )
 
 
 def test_interruption_says_where_it_goes_on(

@@ -28,6 +28,7 @@ with late.imports():
         worlds,
     )
     from mabe_transfer import evaluate as evaluation
+    from mabe_transfer import scale as scales
     from mabe_transfer import threads as processor
     from mabe_transfer import train as learning
 
@@ -58,6 +59,13 @@ def train(
     evaluate_every: Annotated[
         int, typer.Option(min=0, help="Steps between evaluations; 0: as the row has it.")
     ] = 0,
+    scale: Annotated[
+        str,
+        typer.Option(
+            help="`full`: the row as `algorithms show` has it; `short`: the main job's settings; "
+            "`cpu`: small networks. Presets and --set win over it."
+        ),
+    ] = "full",
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     override: Annotated[
         list[str] | None,
@@ -74,6 +82,10 @@ def train(
     if chosen is not None:
         chosen.check(row.name, row)
         given = chosen.overrides | given
+    usual = learning.Schedule.of(row)
+    if scale != scales.FULL.name:
+        sized = scales.scale(scale, known={scales.FULL.name: scales.FULL, **scales.TRAININGS})
+        given, usual = dict(sized.settings(row)) | given, sized.schedule(row)
     row = with_overrides(row, given)
     found = transfer.sources(row, dynamics or None, prior or None, target or None)
     for line in found.describe(row):
@@ -81,7 +93,7 @@ def train(
     if chosen is not None:
         notice(chosen.describe())
     numbers = tuple(range(first_seed, first_seed + seeds))
-    schedule = lengths(row, steps, evaluate_every)
+    schedule = lengths(usual, steps, evaluate_every)
     if schedule.updates <= row.waiting:
         notice(
             f"For its first {row.waiting:,} updates (policy.critics_first) {row.name}'s policy "
@@ -89,11 +101,11 @@ def train(
         )
     marks = [chosen.name] if chosen else []
     identity = fingerprint([row, schedule, numbers, dynamics, prior, *marks])[:6]
-    usual = Path("runs") / f"{row.name}-{found.target.name}-{identity}"
+    named = Path("runs") / f"{row.name}-{found.target.name}-{identity}"
     where = pick_device(device)
     of_preset = chosen.name if chosen else ""
     config = learning.identity(row, found, schedule, seeds=numbers, device=where, preset=of_preset)
-    folder = out or runs.resumed(usual, config)
+    folder = out or runs.resumed(named, config)
     with locks.sole(folder):
         trainer = learning.Trainer(
             row, found, schedule, seeds=numbers, device=where, folder=folder, preset=of_preset
@@ -111,9 +123,8 @@ def _usual(chosen: presets.Chosen | None) -> composition.Algorithm:
         raise UserError(f"The preset {chosen.name}: {error}") from None
 
 
-def lengths(row: composition.Algorithm, steps: int, evaluate_every: int) -> learning.Schedule:
-    """The row's usual schedule, but for what is given: 0 is not."""
-    usual = learning.Schedule.of(row)
+def lengths(usual: learning.Schedule, steps: int, evaluate_every: int) -> learning.Schedule:
+    """The usual schedule, but for what is given: 0 is not."""
     updates = steps or usual.updates
     every = min(evaluate_every or usual.evaluate_every, updates)
     return replace(usual, updates=updates, evaluate_every=every)
