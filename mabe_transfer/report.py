@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mabe_transfer.evaluate import LAST
@@ -47,14 +47,16 @@ def markdown_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def curves(histories: Mapping[str, History], path: Path, *, title: str, flat: str) -> Path:
+def curves(
+    histories: Mapping[str, History], path: Path, *, title: str, flat: Collection[str]
+) -> Path:
     """Draw mean return over updates, one line an arm.
 
     Args:
         histories: Evaluations of each arm: updates and mean return over seeds.
         path: The picture, .png.
         title: Above it.
-        flat: The arm whose updates are not the others', drawn as the level that it came to.
+        flat: Arms whose updates are not the others', drawn as the levels that they came to.
     """
     from matplotlib.figure import Figure  # half a second, which no other command should take
 
@@ -62,7 +64,7 @@ def curves(histories: Mapping[str, History], path: Path, *, title: str, flat: st
     axes = figure.subplots()
     for (name, history), colour in zip(histories.items(), COLOURS, strict=False):
         updates, returns = zip(*history, strict=True)
-        if name == flat:
+        if name in flat:
             level = sum(returns[-LAST:]) / len(returns[-LAST:])
             axes.axhline(level, color=colour, linestyle="--", label=name)
         else:

@@ -16,7 +16,7 @@ from mabe_transfer.config import has_field, with_overrides
 from mabe_transfer.errors import unknown
 from mabe_transfer.evaluate import LAST
 from mabe_transfer.parts.correction import Correction
-from mabe_transfer.parts.prior import Fit, Network
+from mabe_transfer.parts.prior import Fit, Network, Unweighted
 from mabe_transfer.parts.regulariser import PriorKl
 from mabe_transfer.parts.trajectories import WholeRollouts
 from mabe_transfer.train import Schedule
@@ -281,6 +281,13 @@ def prior_alone(mabe: Algorithm) -> Algorithm:
     assert isinstance(fit, Fit)
     prior = replace(mabe.prior, fit=Network(rate=fit.rate, hidden=fit.hidden))
     return replace(ALGORITHMS["mabe-no-rl"], prior=prior, batch=fit.batch)
+
+
+def clone_alone(mabe: Algorithm) -> Algorithm:
+    """A clone of what a row's prior is fitted to, unweighted, with that fit's settings."""
+    alone = prior_alone(mabe)
+    assert alone.prior is not None
+    return replace(ALGORITHMS["bc"], prior=Unweighted(fit=alone.prior.fit), batch=alone.batch)
 
 
 def _schedule(updates: int, looks: int, episodes: int) -> Schedule:

@@ -287,7 +287,7 @@ def test_main_job_leaves_a_table_and_a_picture(tmp_path: Path) -> None:
     assert "MABE" in (tmp_path / "table-smoke.md").read_text()
     assert (tmp_path / "curves-smoke.png").stat().st_size > 1000
     rows = json.loads((tmp_path / "table-smoke.json").read_text())["rows"]
-    assert [row["row"] for row in rows] == ["mabe-no-rl", "mopo", "mabe"]
+    assert [row["row"] for row in rows] == ["-", "bc", "mabe-no-rl", "mopo", "mabe"]
     run = tmp_path / "mabe-smoke"
     if (tmp_path / "mabe-smoke.mp4").exists():  # something can draw on this machine
         filmed = call("render", str(run), "--steps", "1")

@@ -22,13 +22,15 @@ def show(rows: Sequence[Mapping[str, Any]], *, title: str, as_json: bool = False
     if as_json:
         print(json.dumps(to_json(list(rows)), indent=1))
         return
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table()
     for name in rows[0] if rows else ():
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*(_text(value) for value in row.values()))
     width = None if out.is_terminal else 160
-    (Console(width=width) if width else out).print(table)
+    console = Console(width=width) if width else out
+    console.print(f"[bold]{escape(title)}[/bold]", soft_wrap=True, highlight=False)
+    console.print(table)
 
 
 def split(text: str | None, option: str) -> tuple[str, ...]:
