@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from mabe_transfer import behaviour, domains, locks, recorded, runs
 from mabe_transfer.behaviour import Ladder, RandomPolicy, load_ladder, shipped, shipped_ladders
 from mabe_transfer.bridges import d4rl
+from mabe_transfer.certificate import certify
 from mabe_transfer.collect import Share, collect
 from mabe_transfer.config import Json, difference, from_json, to_json
 from mabe_transfer.domains import Domain, to_facts
@@ -90,7 +91,8 @@ def acquire(request: Request, config: OnlineConfig | None = None) -> Store:
     """Make a dataset, training its behaviour policy first where none is at hand.
 
     Raises:
-        UserError: The quality does not exist, or the place is taken.
+        UserError: The quality does not exist, the place is taken, or the domain's physics are not
+            what its shifts declare.
         Interrupted: The user asked to stop; the same command goes on.
     """
     if request.quality not in QUALITIES:
@@ -100,6 +102,8 @@ def acquire(request: Request, config: OnlineConfig | None = None) -> Store:
     place = request.location
     if isinstance(place, Path) and place.exists():  # said before hours of training
         raise UserError(f"{place} exists already, and nothing is ever overwritten.")
+    if request.domain.shifts:
+        certify(request.domain).require()  # a shift may change nothing, or more than it says
     if request.policy and request.quality in ("random", "medium-replay"):
         raise UserError(
             f"--policy {request.policy}: no policy can be chosen for {request.quality}."

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from mabe_transfer.errors import UserError, unknown
 
-WORD = re.compile("[a-z][a-z0-9_]*")
+WORD = re.compile("[a-z][a-z0-9_]*(-[a-z0-9_]+)*")
 Interval = tuple[float, float]
 ANYTHING: Interval = (-math.inf, math.inf)
 
@@ -64,15 +64,16 @@ class Reference:
     command: str = ""
 
 
-def _require_word(name: str, told: str | None = None) -> None:
-    """Refuse what could not be a word of a domain's name.
+def _require_word(name: str) -> None:
+    """Refuse what could not be part of a domain's name.
 
     Raises:
         UserError: It is none.
     """
-    if not WORD.fullmatch(name if told is None else told):
+    if not WORD.fullmatch(name):
         raise UserError(
-            f"name = {name!r}: expected lower-case letters, digits and _, beginning with a letter."
+            f"name = {name!r}: expected lower-case letters, digits, _ and -, beginning with a "
+            "letter."
         )
 
 
@@ -104,7 +105,7 @@ class Robot:
 
     def __post_init__(self) -> None:
         """Refuse times in which nothing happens, and a name that no domain's could begin with."""
-        _require_word(self.name, self.name.replace("-", "_"))
+        _require_word(self.name)
         for name in ("control_timestep_s", "frame_skip", "max_episode_steps"):
             value = getattr(self, name)
             if not 0 < value < math.inf:

@@ -60,7 +60,7 @@ def curves(
     """
     from matplotlib.figure import Figure  # half a second, which no other command should take
 
-    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+    figure = Figure(figsize=(7.0, 4.8), layout="constrained")
     axes = figure.subplots()
     for (name, history), colour in zip(histories.items(), COLOURS, strict=False):
         updates, returns = zip(*history, strict=True)
@@ -71,7 +71,7 @@ def curves(
             axes.plot(updates, returns, color=colour, label=name, linewidth=1.8)
     axes.set(title=title, xlabel="gradient updates", ylabel="return, mean over seeds")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=2)
     return _save(figure, path)
 
 

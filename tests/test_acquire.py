@@ -54,6 +54,18 @@ def test_replay_whose_writing_was_stopped_at_the_end_is_not_written_twice(
     assert store.content_hash() == whole.content_hash()
 
 
+def test_nothing_is_collected_in_a_world_whose_shift_changes_nothing(tmp_path: Path) -> None:
+    shift = tmp_path / "slick.toml"
+    shift.write_text(
+        'name = "slick"\nsummary = "none"\nvalue = "none"\n'
+        'edits = [{ model_field = "dof_frictionloss", factor = 0.5 }]\n'
+    )
+    mine = tmp_path / "mine.toml"
+    mine.write_text('robot = "hopper"\nshifts = ["slick.toml"]\n')
+    with pytest.raises(UserError, match="'slick' changes nothing"):
+        acquire(Request(domain=domain(str(mine)), quality="random", transitions=10))
+
+
 def test_more_transitions_than_a_replay_has_are_refused() -> None:
     with pytest.raises(UserError, match=r"--transitions 241: the replay of hopper-gravity=0.9"):
         acquire(

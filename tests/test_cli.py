@@ -234,6 +234,9 @@ def test_evaluate_refuses_a_folder_without_a_run(tmp_path: Path) -> None:
         ("train --preset mobile-v2/x --dynamics d", "mobile-v2"),
         ("benchmark show plain.json", "plain.json: holds no records of a benchmark"),
         ("export hopper --out .", "--out .: is a folder"),
+        ("collect --env hopper --out=", "--out '': expected a name"),
+        ("data verify mine --sample 3", "--sample 3: says how many rows --replay simulates"),
+        ("algorithms list --json --markdown", "--json and --markdown: name one of them"),
     ],
 )
 def test_wrong_words_are_refused_before_any_work(

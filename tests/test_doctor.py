@@ -31,6 +31,7 @@ THINGS = (
 def rendering(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither back end is tried, which would take seconds each."""
     monkeypatch.setattr(offscreen, "works", lambda name, environment: name == "osmesa")
+    monkeypatch.delenv(offscreen.VARIABLE, raising=False)  # a film in this process sets it
 
 
 @pytest.mark.parametrize(

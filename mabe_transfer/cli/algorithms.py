@@ -12,6 +12,7 @@ from mabe_transfer import glossary, presets
 from mabe_transfer.cli import late
 from mabe_transfer.cli.tables import out, show
 from mabe_transfer.config import to_json
+from mabe_transfer.errors import UserError
 from mabe_transfer.presets import Preset
 from mabe_transfer.progress import notice
 from mabe_transfer.written import is_path
@@ -31,8 +32,10 @@ def list_(
     ] = False,
 ) -> None:
     """List every row by its parts: the paper's Table 2 and what came since."""
+    if as_json and as_markdown:
+        raise UserError("--json and --markdown: name one of them.")
     rows = comparison.table()
-    if as_markdown and not as_json:
+    if as_markdown:
         named = [{**row, "row": f"`{row['row']}`"} for row in rows]
         print("\n".join(report.markdown_lines(named)))
         return

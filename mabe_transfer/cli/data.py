@@ -52,6 +52,8 @@ def collect(
     """
     if bool(env) == bool(recipe):
         raise UserError("Name either a domain with --env or a recipe with --recipe.")
+    if out_ == "":
+        raise UserError("--out '': expected a name, a path or a URL.")
     given = {"quality": quality, "transitions": transitions, "policy": policy, "seed": seed}
     changes: dict[str, Any] = {name: one for name, one in given.items() if one is not None}
     if recipe:
@@ -131,15 +133,19 @@ def info(name: Name, as_json: Json = False) -> None:
 def verify(
     name: Name,
     replay: Annotated[bool, typer.Option("--replay", help="Simulate a sample again.")] = False,
-    sample: Annotated[int, typer.Option(min=1, help="Rows to simulate again.")] = 256,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="Rows to simulate again; 256 unless given.")
+    ] = None,
 ) -> None:
     """Check a dataset: checksums, episodes, finiteness, reward terms, and the physics."""
+    if sample is not None and not replay:
+        raise UserError(f"--sample {sample}: says how many rows --replay simulates; give both.")
     dataset = library.open_dataset(name)
     findings = verification.verify(
         dataset.store,
         task_weights=dataset.domain.weights,
         replay=resimulation.resimulate(dataset.domain) if replay else None,
-        sample=sample,
+        sample=sample or 256,
     )
     rows = [
         {"check": f.check, "passed": "yes" if f.passed else "NO", "detail": f.detail}
