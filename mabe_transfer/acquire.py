@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mabe_transfer import behaviour, domains, locks, recorded, runs
+from mabe_transfer import behaviour, domains, ladders, locks, recorded, runs
 from mabe_transfer.behaviour import Ladder, RandomPolicy, load_ladder, shipped, shipped_ladders
 from mabe_transfer.bridges import d4rl
 from mabe_transfer.certificate import certify
@@ -21,7 +21,7 @@ from mabe_transfer.config import Json, difference, from_json, to_json
 from mabe_transfer.domains import Domain, to_facts
 from mabe_transfer.entries import QUALITIES
 from mabe_transfer.errors import UserError, unknown
-from mabe_transfer.library import data_root, location, open_dataset
+from mabe_transfer.library import location, open_dataset
 from mabe_transfer.online import OnlineConfig, OnlineSac
 from mabe_transfer.progress import notice
 from mabe_transfer.store import Store, write_whole
@@ -151,41 +151,6 @@ def provide(recipe: Recipe, name: str) -> None:
     notice(f"{name} is there already.")
 
 
-def ladder(domain: Domain, config: OnlineConfig | None = None) -> Ladder:
-    """The behaviour policies of a domain: shipped, trained here before, or trained now."""
-    path = shipped(domain) or _trained(domain)
-    if path.is_file():
-        return load_ladder(path)
-    notice(
-        f"No behaviour policy is shipped for {domain.name}; training one with SAC. That is done "
-        "once, can be interrupted, and goes on when the command is repeated."
-    )
-    (found,) = train_ladders([domain], config or OnlineConfig(), seed=0, folder=_folder(domain))
-    found.save(path)
-    return load_ladder(path)  # in half precision, as it acts whenever the command is repeated
-
-
-def train_ladders(
-    where: list[Domain], config: OnlineConfig, *, seed: int, folder: Path
-) -> list[Ladder]:
-    """Train behaviour policies for several domains of one robot, as one stack.
-
-    Raises:
-        UserError: The domains cannot be trained together, or another process is at this training.
-        Interrupted: The user asked to stop; the same command goes on.
-    """
-    with locks.sole(folder):
-        return OnlineSac(where, config, seed=seed, folder=folder).run()
-
-
-def _folder(domain: Domain) -> Path:
-    return data_root() / "behaviour" / domain.name
-
-
-def _trained(domain: Domain) -> Path:
-    return _folder(domain) / "ladder.safetensors"
-
-
 def _shares(request: Request, config: OnlineConfig | None) -> tuple[list[Share], Json]:
     """Whose behaviour makes a dataset, and where those policies come from."""
     total = request.transitions or DEFAULT_TRANSITIONS
@@ -193,7 +158,7 @@ def _shares(request: Request, config: OnlineConfig | None) -> tuple[list[Share],
         return [_uniform(total)], {"policy": "random"}
     if request.policy and recorded.is_recording(request.policy):
         return _recorded(request, request.policy, total)
-    found = _given(request.policy) if request.policy else ladder(request.domain, config)
+    found = _given(request.policy) if request.policy else ladders.ladder(request.domain, config)
     require_robot(request.domain, found.domain.robot.name, request.policy or "The ladder")
     halves = (found.medium, total - total // 2), (found.expert, total // 2)
     made: dict[str, Callable[[], list[Share]]] = {
@@ -263,26 +228,22 @@ def _replay(request: Request, config: OnlineConfig | None) -> Store:
     known = shipped(domain)
     policies = load_ladder(known) if known else None
     until = policies.medium_rung.env_steps if policies else None
+    if until is not None:
+        _require_rows(request, until)  # said before hours of training
     config, seed = config or OnlineConfig(), 0
     if policies and policies.provenance.get("algorithm") == "sac":
         # Those policies' own training once more, as far as processors and versions round alike.
         config = from_json(OnlineConfig, policies.provenance["config"], f"{known}: config")
         seed = int(policies.provenance["seed"])
-    with locks.sole(folder := _folder(domain)):
+    with locks.sole(folder := ladders.folder(domain)):
         trainer = OnlineSac([domain], config, seed=seed, folder=folder)
         (found,) = trainer.run(until)
         env_steps = until or found.medium_rung.env_steps
         rows = trainer.records[0].transitions(env_steps // config.envs)
-    if request.transitions is not None:
-        if request.transitions > len(rows):
-            raise UserError(
-                f"--transitions {request.transitions:,}: the replay of {domain.name} up to its "
-                f"medium policy has {len(rows):,}."
-            )
-        rows = rows.rows(slice(0, request.transitions))
+    _require_rows(request, len(rows))
     return write_whole(
         request.location,
-        rows,
+        rows.rows(slice(0, request.transitions)),
         {
             "domain": domain.name,
             "quality": request.quality,
@@ -298,3 +259,12 @@ def _replay(request: Request, config: OnlineConfig | None) -> Store:
             },
         },
     )
+
+
+def _require_rows(request: Request, there: int) -> None:
+    """Refuse to give fewer rows of a replay than were asked for."""
+    if request.transitions is not None and request.transitions > there:
+        raise UserError(
+            f"--transitions {request.transitions:,}: the replay of {request.domain.name} up to its "
+            f"medium policy has {there:,}."
+        )

@@ -79,6 +79,8 @@ class Simulation:
         self.qvel: Floats = self._batch.bind("qvel")  # [B, nv], live
         self._control: Floats = self._batch.bind("ctrl")  # [B, nu], live
         self._initial = (self.qpos[0].copy(), self.qvel[0].copy())
+        self._batch.reset(stage=mujoco.mjtStage.mjSTAGE_NONE.value)
+        self._cleared = self._batch.state[0].copy()  # all that a copy keeps between two calls
         self.elapsed = np.zeros(size, dtype=np.int64)
         self._generators: list[np.random.Generator] = []
 
@@ -142,9 +144,8 @@ class Simulation:
         self.qpos[:], self.qvel[:] = qpos, qvel
 
     def _clear(self, which: np.ndarray[Any, np.dtype[np.intp]]) -> None:
-        if len(which):
-            self._batch.reset(which, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
-            self.elapsed[which] = 0
+        self._batch.state[which] = self._cleared
+        self.elapsed[which] = 0
 
     def state(self) -> dict[str, torch.Tensor]:
         """The physical states and clocks as tensors, enough to go on exactly."""

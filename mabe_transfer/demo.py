@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from mabe_transfer import (
-    acquire,
     catalogue,
     domains,
     evaluate,
+    ladders,
     locks,
     policies,
     references,
@@ -131,7 +131,7 @@ def arms(scale: Scale) -> list[Algorithm]:
 
 def _unchanged(episodes: int) -> dict[str, float]:
     """What the policy behind D2 earns in the target as it is: the ice expert, by its mode."""
-    found = acquire.ladder(domains.domain(catalogue.recipe(D2).env))
+    found = ladders.ladder(domains.domain(catalogue.recipe(D2).env))
     target = domains.domain(TARGET)
     returns = references.play(target, found.policy(found.expert), episodes=episodes, seed=0)
     return evaluate.summary(returns, target)

@@ -9,6 +9,7 @@ single environment, the batched one, the relabelling of rewards and the ends of 
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -130,7 +131,8 @@ class Domain:
             Observations, [..., nq - 1 + nv].
         """
         clip = self.robot.velocity_clip
-        velocity = np.clip(qvel, -clip, clip) if np.isfinite(clip) else qvel
+        bounded = math.isfinite(clip)  # numpy's own clip takes several times as long
+        velocity = np.minimum(np.maximum(qvel, -clip), clip) if bounded else qvel
         return np.concatenate((qpos[..., 1:], velocity), axis=-1)
 
     def clip(self, observation: Array) -> Array:

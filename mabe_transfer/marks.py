@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mabe_transfer import runs
-from mabe_transfer.acquire import ladder
 from mabe_transfer.behaviour import Policy, RandomPolicy, digest
 from mabe_transfer.config import fingerprint, from_json, to_json
+from mabe_transfer.ladders import ladder
 from mabe_transfer.references import play
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from mabe_transfer.worlds import require_robot, world
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
 Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
 

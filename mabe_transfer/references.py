@@ -8,8 +8,8 @@ import mujoco
 import numpy as np
 
 from mabe_transfer import evaluate
-from mabe_transfer.acquire import ladder
 from mabe_transfer.behaviour import Policy, RandomPolicy
+from mabe_transfer.ladders import ladder
 from mabe_transfer.progress import Work
 from mabe_transfer.worlds import world
 

@@ -76,6 +76,7 @@ ORDER = (
     "records",
     "feeding",
     "online",
+    "ladders",
     "collect",
     "acquire",
     "evaluate",

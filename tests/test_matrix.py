@@ -15,9 +15,18 @@ import numpy as np
 import pytest
 import torch
 
-from mabe_transfer import benchmark, domains, locks, matrix, outcome, published, runs, scoreboard
+from mabe_transfer import (
+    benchmark,
+    domains,
+    ladders,
+    locks,
+    matrix,
+    outcome,
+    published,
+    runs,
+    scoreboard,
+)
 from mabe_transfer import collect as collecting
-from mabe_transfer.acquire import train_ladders
 from mabe_transfer.algorithms import BC, BRAC_V, BREMEN, MOREL, SAC
 from mabe_transfer.behaviour import RandomPolicy
 from mabe_transfer.errors import Interrupted, UserError
@@ -335,9 +344,9 @@ def test_second_training_in_a_folder_is_refused(tmp_path: Path) -> None:
         locks.held(tmp_path / "run"),
         pytest.raises(UserError, match="Another process is at work in"),
     ):
-        train_ladders(where, config, seed=0, folder=tmp_path / "run")
+        ladders.train(where, config, seed=0, folder=tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())
-    assert train_ladders(where, config, seed=0, folder=tmp_path / "run")
+    assert ladders.train(where, config, seed=0, folder=tmp_path / "run")
 
 
 # -- cells that fail -----------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from mabe_transfer.cli.training import parse_overrides
 from mabe_transfer.config import with_overrides
 
 with late.imports():
-    from mabe_transfer import acquire, domains, online, references, shipping, worlds
     from mabe_transfer import behaviour as behaviours
+    from mabe_transfer import domains, ladders, online, references, shipping, worlds
     from mabe_transfer import threads as processor
 
 app = typer.Typer(no_args_is_help=True)
@@ -50,10 +50,10 @@ def train(
     where = [domains.domain(name) for name in names]
     for domain in where:
         shipping.vacant(out, domain, command)
-    ladders = acquire.train_ladders(where, config, seed=seed, folder=run)
-    for found in ladders:
+    trained = ladders.train(where, config, seed=seed, folder=run)
+    for found in trained:
         shipping.publish(found, out, command, keep=kept)
-    _print(ladders)
+    _print(trained)
 
 
 @app.command("list")
@@ -74,7 +74,7 @@ def evaluate(
     found = (
         behaviours.load_ladder(path)
         if path.suffix == ".safetensors"
-        else acquire.ladder(domains.domain(name))
+        else ladders.ladder(domains.domain(name))
     )
     where = domains.domain(env) if env else found.domain
     worlds.require_robot(where, found.domain.robot.name, name)
@@ -90,7 +90,7 @@ def evaluate(
     show([row], title=f"{episodes} episodes from seed {seed}")
 
 
-def _print(ladders: list[behaviours.Ladder]) -> None:
+def _print(shown: list[behaviours.Ladder]) -> None:
     rows = [
         {
             "domain": found.domain.name,
@@ -99,7 +99,7 @@ def _print(ladders: list[behaviours.Ladder]) -> None:
             "expert": _measured(found, found.expert),
             "made by": found.provenance.get("command", "-"),
         }
-        for found in ladders
+        for found in shown
     ]
     show(rows, title="Behaviour policies: mean return of sampled actions")
 

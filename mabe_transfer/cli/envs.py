@@ -64,15 +64,16 @@ def show_(name: Name, as_json: Json = False) -> None:
 @app.command()
 def check(name: Name, as_json: Json = False) -> None:
     """Certify a domain's physics: only what its shifts declare differs, by what they declare."""
-    found = certificate.certify(domains.domain(name))
+    domain = domains.domain(name)
+    found = certificate.certify(domain)
     if as_json:
         out.print_json(data=to_json(found))
     else:
         _print(found)
     found.require()
     certified = "Certified: what is declared differs by what is declared, and nothing else does."
-    plain = f"{found.domain} has no shift, and nothing differs from the robot's own model."
-    notice(certified if found.changes else plain)
+    plain = f"{domain.name} has no shift, and nothing differs from the robot's own model."
+    notice(certified if domain.shifts else plain)
 
 
 @app.command()

@@ -49,6 +49,8 @@ def split(text: str | None, option: str) -> tuple[str, ...]:
 
 
 def _text(value: Any) -> str:
+    if value is None:
+        return "-"
     if isinstance(value, float):
         return f"{value:,.4g}" if abs(value) < 100 else f"{value:,.1f}"
     return escape(str(value))

@@ -165,7 +165,7 @@ def evaluate(
                 "return": float(row.mean()),
                 "std over episodes": float(row.std()),
                 "length": float(length.mean()),
-                **({"score": float(domain.normalised(row.mean()))} if domain.reference else {}),
+                "score": float(domain.normalised(row.mean())) if domain.reference else None,
             }
             for number, row, length in zip(found.seeds, returns, lengths, strict=True)
         ]

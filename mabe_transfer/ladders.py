@@ -1,0 +1,51 @@
+"""The behaviour policies of a domain: that ship, were trained here before, or are trained now."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mabe_transfer import locks
+from mabe_transfer.behaviour import Ladder, load_ladder, shipped
+from mabe_transfer.library import data_root
+from mabe_transfer.online import OnlineConfig, OnlineSac
+from mabe_transfer.progress import notice
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mabe_transfer.domains import Domain
+
+
+def ladder(domain: Domain, config: OnlineConfig | None = None) -> Ladder:
+    """The behaviour policies of a domain.
+
+    Raises:
+        UserError: Another process is at their training.
+        Interrupted: The user asked to stop; the same command goes on.
+    """
+    path = shipped(domain) or folder(domain) / "ladder.safetensors"
+    if path.is_file():
+        return load_ladder(path)
+    notice(
+        f"No behaviour policy is shipped for {domain.name}; training one with SAC. That is done "
+        "once, can be interrupted, and goes on when the command is repeated."
+    )
+    (found,) = train([domain], config or OnlineConfig(), seed=0, folder=folder(domain))
+    found.save(path)
+    return load_ladder(path)  # in half precision, as it acts whenever the command is repeated
+
+
+def train(where: list[Domain], config: OnlineConfig, *, seed: int, folder: Path) -> list[Ladder]:
+    """Train behaviour policies for several domains of one robot, as one stack.
+
+    Raises:
+        UserError: The domains cannot be trained together, or another process is at this training.
+        Interrupted: The user asked to stop; the same command goes on.
+    """
+    with locks.sole(folder):
+        return OnlineSac(where, config, seed=seed, folder=folder).run()
+
+
+def folder(domain: Domain) -> Path:
+    """Where a domain's policies are trained, and kept."""
+    return data_root() / "behaviour" / domain.name
