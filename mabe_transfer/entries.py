@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from mabe_transfer.errors import UserError, unknown
 
-WORD = re.compile("[a-z][a-z0-9_]*(-[a-z0-9_]+)*")
+WORD = re.compile("[A-Za-z][A-Za-z0-9_]*(-[A-Za-z0-9_]+)*")
 Interval = tuple[float, float]
 ANYTHING: Interval = (-math.inf, math.inf)
 
@@ -72,8 +72,7 @@ def _require_word(name: str) -> None:
     """
     if not WORD.fullmatch(name):
         raise UserError(
-            f"name = {name!r}: expected lower-case letters, digits, _ and -, beginning with a "
-            "letter."
+            f"name = {name!r}: expected letters, digits, _ and -, beginning with a letter."
         )
 
 

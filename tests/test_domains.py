@@ -133,7 +133,7 @@ def test_user_file_brings_its_own_shift_and_robot(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"its \[references\] are those of hopper, another model"):
         catalogue.robot(str(tmp_path / "other.toml"))
     (tmp_path / "other.toml").write_text(own.replace('name = "hopper"', 'name = "my leaper"'))
-    with pytest.raises(UserError, match=r"other.toml.*name = 'my leaper': expected lower-case"):
+    with pytest.raises(UserError, match=r"other.toml.*name = 'my leaper': expected letters"):
         catalogue.robot(str(tmp_path / "other.toml"))
     path = tmp_path / "mine.toml"
     path.write_text(f'robot = "{robot}"\nshifts = ["{shift}"]\n')
