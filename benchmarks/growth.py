@@ -299,9 +299,8 @@ def picture(curves: dict[str, Any], path: Path) -> None:
         if found["bends_at"] is not None:
             plot.axvline(found["bends_at"], color="tab:red", linewidth=0.8, label="bends")
         low, high = min(*costs, *ideal), max(*costs, *ideal)
-        plot.set_ylim(
-            low / 1.5, max(1.5 * high, 10.0 * low)
-        )  # a decade, lest noise looks like growth
+        # A decade at least, lest noise looks like growth.
+        plot.set_ylim(low / 1.5, max(1.5 * high, 10.0 * low))
         plot.set(title=name, xlabel=name, ylabel=found["unit"])
         plot.legend(fontsize=8)
     figure.savefig(path, dpi=100)

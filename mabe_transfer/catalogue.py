@@ -67,7 +67,8 @@ def robot(name: str) -> Robot:
         return found
     _require_own_references(found, name)
     model, legacy = (beside(name, one) for one in (found.model, found.legacy_model))
-    return replace(found, model=model, legacy_model=legacy, model_sha256=sha256(model))
+    digest = sha256(Path(model)) if Path(model).is_file() else ""  # else of no file of the user's
+    return replace(found, model=model, legacy_model=legacy, model_sha256=digest)
 
 
 def _require_own_references(own: Robot, path: str) -> None:

@@ -115,6 +115,10 @@ class _Fit:
         key may have been of another version.
 
         `state` and `load_state` are of the fitted part alone.
+
+        Raises:
+            Diverged: Its numbers are none.
+            Interrupted: The user asked to stop; the fit's state is saved.
         """
         kept = _kept(self.name, key)
         own = self.folder / f"{self.name}.safetensors"
@@ -129,7 +133,8 @@ class _Fit:
             )
         else:
             facts = self._fit(key, begin())
-            self._require_finite(state())
+            if (bad := weights.not_finite(state())) is not None:
+                raise Diverged(f"The fit of the {self.name} diverged: {bad} is not finite.")
             weights.save(kept, state(), facts)
         weights.save(own, state(), facts)
         self._unfinished.unlink(missing_ok=True)
@@ -160,16 +165,6 @@ class _Fit:
                         f"the same command resumes there ({self.folder.parent})."
                     )
         return fitting.facts()
-
-    def _require_finite(self, tensors: Tensors) -> None:
-        """Refuse what no policy can be trained with.
-
-        Raises:
-            Diverged: A number is not finite.
-        """
-        bad = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
-        if bad:
-            raise Diverged(f"The fit of the {self.name} diverged: {', '.join(bad)} not finite.")
 
 
 def spacing(total: int) -> int:

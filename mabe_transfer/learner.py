@@ -165,10 +165,7 @@ class Learner:
 
     def not_finite(self) -> str | None:
         """The name of something in the state that holds NaN or an infinity, if there is any."""
-        for name, tensor in self.state().items():
-            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-                return name
-        return None
+        return weights.not_finite(self.state())
 
     def state(self) -> dict[str, Tensor]:
         """Everything needed to go on exactly."""

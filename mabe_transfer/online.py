@@ -215,7 +215,7 @@ class OnlineSac:
             name.removeprefix("body."): tensor.detach().clone()
             for name, tensor in self.learner.actor.state_dict().items()
         }
-        if not all(bool(tensor.isfinite().all()) for tensor in actor.values()):
+        if weights.not_finite(actor) is not None:
             raise Diverged(
                 f"Training diverged: a policy is not finite after "
                 f"{self.vector_step * self.config.envs:,} steps ({self.folder})."

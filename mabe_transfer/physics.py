@@ -114,10 +114,10 @@ def _spec(robot: Robot, *, legacy: bool) -> mujoco.MjSpec:
     path = model_path(robot.legacy_model if legacy and robot.legacy_model else robot.model)
     if not path.is_file():
         raise UserError(f"{robot.name}: its model {path} does not exist.")
-    if robot.model_sha256 not in ("", sha256(robot.model)):
+    if robot.model_sha256 and robot.model_sha256 != sha256(model_path(robot.model)):
         raise UserError(
-            f"{robot.name}: its model {path} was edited since data or runs were made with it; undo "
-            "that, or give the edited robot, and what is made with it, another name."
+            f"{robot.name}: its model {robot.model} was edited since data or runs were made with "
+            "it; undo that, or give the edited robot, and what is made with it, another name."
         )
     try:
         return mujoco.MjSpec.from_file(str(path))

@@ -60,18 +60,17 @@ class Sources:
     def describe(self, row: Algorithm) -> list[str]:
         """What follows from the data, and what a row makes of them, in sentences for the user."""
         lines = [f"Target domain: {self.target.name}."]
-        imitates = isinstance(row.policy, Imitation)
-        idle = {
-            "D1": imitates and self.prior is not None and self.prior is not self.dynamics,
-            "D2": row.prior is None and self.dynamics is not None,
-        }
-        for letter, dataset in (("D1", self.dynamics), ("D2", self.prior)):
+        imitated = isinstance(row.policy, Imitation) and self.prior is not None
+        ones = (
+            ("D1", self.dynamics, "world", imitated and self.prior is not self.dynamics),
+            ("D2", self.prior, "task", row.prior is None and self.dynamics is not None),
+        )
+        for letter, dataset, kept, idle in ones:
             if dataset is not None:
                 changed = dataset.domain.weights != self.target.weights
                 note = f", relabelled for the {self.target.task.name} task" if changed else ""
                 rows = f"{dataset.store.rows:,} transitions"
-                if idle[letter]:
-                    kept = "world" if letter == "D1" else "task"
+                if idle:
                     note = f"; {row.name} takes its {kept} for the target, and none of its rows"
                 lines.append(f"{letter}: {dataset.name}, {rows} of {dataset.domain.name}{note}.")
         if self.dynamics is not None and self.prior is not None:

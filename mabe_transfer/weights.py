@@ -68,6 +68,14 @@ def load_facts(path: Path) -> dict[str, Any]:
     return facts
 
 
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of a tensor that holds NaN or an infinity, if there is any."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            return name
+    return None
+
+
 def nested(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
     """Put a part's tensors under its name."""
     return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}

@@ -36,10 +36,17 @@ def beside(path: str, name: str) -> str:
     return os.path.abspath(Path(path).parent / Path(name).expanduser())
 
 
-def sha256(path: str) -> str:
-    """The SHA-256 of a file's bytes; empty where there is no such file, or where a name is none."""
-    file = Path(path)
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
 
 
 def is_path(name: str) -> bool:

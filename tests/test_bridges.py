@@ -24,6 +24,7 @@ from mabe_transfer.replay import resimulate
 from mabe_transfer.store import list_stores
 from mabe_transfer.transitions import relabel
 from mabe_transfer.verify import verify
+from mabe_transfer.written import sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -381,7 +382,7 @@ def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             path = folder / d4rl.parse(name).file
             write(path, VARIATIONS[variation](played(seed=len(listed)).arrays))
             listed[name] = d4rl.Listed(
-                path=f"gym_mujoco/{path.name}", bytes=path.stat().st_size, sha256=d4rl.sha256(path)
+                path=f"gym_mujoco/{path.name}", bytes=path.stat().st_size, sha256=sha256(path)
             )
     monkeypatch.setattr(d4rl, "files", lambda: listed)
     monkeypatch.setenv(d4rl.VARIABLE, str(folder))

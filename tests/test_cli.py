@@ -16,7 +16,7 @@ from mabe_transfer import forecast as foretelling
 from mabe_transfer import locks
 from mabe_transfer.cli import app
 from mabe_transfer.cli.training import pick_device
-from mabe_transfer.errors import UserError
+from mabe_transfer.errors import Interrupted, UserError
 from mabe_transfer.forecast import Effort
 from mabe_transfer.parts.dynamics import Ensemble
 from mabe_transfer.parts.prior import Fit
@@ -174,14 +174,13 @@ def test_train_evaluate_and_resume(datasets: None, tmp_path: Path) -> None:
 def test_train_takes_the_settings_of_a_scale_and_what_is_set_beside_it(
     datasets: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mabe_transfer.train.Trainer.run", refuse)
+    monkeypatch.setattr("mabe_transfer.train.Trainer.run", stop)
     words = ("train", "--dynamics", "hopper-random", "--set", "policy.polyak=0.5", "--out")
     assert "short" in refusal(*words, str(tmp_path / "none"), "--scale", "shrt")
     found = {}
     for scale in ("full", "short", "cpu"):
         out = tmp_path / scale
-        with pytest.raises(NotImplementedError):
-            raise call(*words, str(out), "--scale", scale).exception
+        assert call(*words, str(out), "--scale", scale).exit_code == 130
         found[scale] = json.loads((out / "config.json").read_text())
     rows = {scale: config["row"] for scale, config in found.items()}
     assert {row["policy"]["polyak"] for row in rows.values()} == {0.5}
@@ -190,8 +189,8 @@ def test_train_takes_the_settings_of_a_scale_and_what_is_set_beside_it(
     assert [one["schedule"]["updates"] for one in found.values()] == [100_000, 5_000, 5_000]
 
 
-def refuse(*_: object) -> None:
-    raise NotImplementedError
+def stop(*_: object) -> None:
+    raise Interrupted("Stopped before the first update.")
 
 
 @pytest.mark.parametrize("words", [("--out", "afile"), ("--out", "afile/run")])
@@ -231,7 +230,7 @@ def test_evaluate_refuses_a_folder_without_a_run(tmp_path: Path) -> None:
         ("envs reference hopper --seed -1", "--seed"),
         ("behaviour train hopper --out plain --run r --steps 1000", "--out plain: is a file"),
         ("envs show robot.toml", "robot.toml: is no domain, since it names no robot"),
-        ("train --preset mobile-v2/x --dynamics d", "mobile-v2"),
+        ("train --preset cql-v2/x --dynamics d", "cql-v2 is the same for all data"),
         ("benchmark show plain.json", "plain.json: holds no records of a benchmark"),
         ("export hopper --out .", "--out .: is a folder"),
         ("collect --env hopper --out=", "--out '': expected a name"),

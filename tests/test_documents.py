@@ -83,13 +83,10 @@ def test_toml_is_toml_and_python_is_python() -> None:
 
 
 def test_make_targets_exist() -> None:
-    targets = set(
-        re.findall(r"^([a-z0-9-]+)(?:[a-z0-9 -]*):", (ROOT / "Makefile").read_text(), re.M)
-    )
-    several = re.findall(r"^([a-z0-9 -]+):", (ROOT / "Makefile").read_text(), re.M)
-    targets |= {word for line in several for word in line.split()}
-    for _, text in blocks("console"):
-        for line in text.splitlines():
-            if line.startswith("$ make "):
-                words = line[2:].split("#")[0].split()[1:]
-                assert {word for word in words if "=" not in word} <= targets, line
+    heads = re.findall(r"^([a-z0-9 -]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    targets = {word for head in heads for word in head.split()}
+    lines = [line for _, text in blocks("console") for line in text.splitlines()]
+    for line in lines:
+        if line.startswith("$ make "):
+            words = line[2:].split("#")[0].split()[1:]
+            assert {word for word in words if "=" not in word} <= targets, line

@@ -743,7 +743,10 @@ def test_stop_in_a_fit_s_last_update_is_heard_and_no_update_is_taken_twice(
     ("change", "sentence"),
     [
         ({"dynamics": replace(MODEL["dynamics"], rate=1e30)}, r"6 of 6 networks never had"),
-        ({"prior": Adaptive(fit=replace(FIT, rate=1e30))}, r"fit of the prior diverged: .* not fi"),
+        (
+            {"prior": Adaptive(fit=replace(FIT, rate=1e30))},
+            r"fit of the prior diverged: .* is not fi",
+        ),
     ],
 )
 def test_fit_that_diverged_ends_the_run_and_is_not_kept(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from mabe_transfer import domains
 from mabe_transfer.bridges import convert, d4rl, download, export, minari, minari_export
 from mabe_transfer.errors import UserError
+from mabe_transfer.written import sha256
 
 if TYPE_CHECKING:
     from mabe_transfer.domains import Domain
@@ -86,6 +87,6 @@ def bring_in(
         if own is None:
             raise UserError(f"{path} does not say where it was recorded: name the domain by --env.")
         domain = domains.domain(str(own["attributes"].get("domain")))
-    facts = {"format": "hdf5", "file": path.name, "sha256": d4rl.sha256(path)}
+    facts = {"format": "hdf5", "file": path.name, "sha256": sha256(path)}
     origin = convert.Origin(title=path.name, quality=quality, facts=facts)
     return convert.of_hdf5(path, domain, origin, root / f"{name or path.stem}.zarr")

@@ -6,7 +6,6 @@ stands for one file with one SHA-256; a file that has another hash is not that d
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +18,7 @@ from mabe_transfer.config import fingerprint, from_mapping
 from mabe_transfer.domains import Domain, to_facts
 from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.store import Store, open_store
-from mabe_transfer.written import read_toml
+from mabe_transfer.written import read_toml, sha256
 
 SCHEME = "d4rl:"
 OPTION = "MABE_TRANSFER_D4RL_DIR"  # what `--d4rl-dir` says
@@ -181,16 +180,3 @@ def check(name: D4rlName, path: Path) -> None:
             f"{path} is not D4RL's {name.name}: its SHA-256 is {found[:16]}…, expected "
             f"{listed.sha256[:16]}…; data of your own comes in under its own name: {rename}"
         )
-
-
-def sha256(path: Path) -> str:
-    """Hash a file.
-
-    Raises:
-        UserError: It cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None

@@ -12,6 +12,7 @@ from urllib.request import Request, urlopen
 from mabe_transfer.bridges import d4rl
 from mabe_transfer.errors import UserError
 from mabe_transfer.progress import Work, notice
+from mabe_transfer.written import sha256
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +50,7 @@ def download(name: str, mirrors: Sequence[str] = ()) -> Path:
         if not url.startswith(("http://", "https://")):
             raise UserError(f"A mirror is an http or https address, not {mirror!r}.")
         failure = _attempt(url, partial, known.listed.bytes)
-        if failure is None and d4rl.sha256(partial) != known.listed.sha256:
+        if failure is None and sha256(partial) != known.listed.sha256:
             partial.unlink()
             failure = "what it gave is another file: its SHA-256 is not D4RL's"
         if failure is None:

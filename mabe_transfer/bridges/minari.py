@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mabe_transfer import domains
-from mabe_transfer.bridges import convert, d4rl, terms
+from mabe_transfer.bridges import convert, terms
 from mabe_transfer.bridges.own import facts_of, layout_of
 from mabe_transfer.config import fingerprint
 from mabe_transfer.domains import Domain, to_facts
@@ -22,6 +22,7 @@ from mabe_transfer.errors import UserError
 from mabe_transfer.progress import Work
 from mabe_transfer.store import UNKNOWN_SEED, Layout, Store, StoreWriter, open_store
 from mabe_transfer.transitions import Transitions
+from mabe_transfer.written import sha256
 
 SCHEME = "minari:"
 VARIABLE = "MINARI_DATASETS_PATH"  # Minari's own
@@ -64,7 +65,7 @@ def open_named(name: str, cache: Path) -> tuple[Store, Domain]:
     identity = name.removeprefix(SCHEME)
     data = _load(identity)
     domain = domain_of(data, identity)
-    hashes = {path.name: d4rl.sha256(path) for path in _files(data)}
+    hashes = {path.name: sha256(path) for path in _files(data)}
     key = fingerprint({"files": hashes, "rules": convert.RULES, "domain": to_facts(domain)})
     out = cache / f"minari-{identity.replace('/', '-')}-{key}.zarr"
     if not out.exists():

@@ -154,7 +154,7 @@ def evaluate(
 ) -> None:
     """Play whole episodes with a run's policies, in its target or in another domain."""
     rows, summaries = [], []
-    for run, found in [(run, policies.load(run)) for run in runs]:
+    for run, found in [(run, policies.load(run)) for run in runs]:  # all are there, or none plays
         domain = domains.domain(env) if env else found.target
         returns, lengths = policies.play(found, domain, episodes=episodes, seed=seed)
         rows += [
