@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from mabe_transfer import matrix, presets, published, scoreboard
 from mabe_transfer.algorithms import algorithm
-from mabe_transfer.config import has_field, with_overrides
+from mabe_transfer.config import Overrides, has_field, with_overrides
 from mabe_transfer.d4rl_tasks import SOURCES, TABLE_1, TASKS, Named, Source
 from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.matrix import Cell, Matrix
@@ -35,13 +35,13 @@ METHODS = ("bc", "mabe", "mopo", "morel", "sac", "cql", "brac-v")
 PRINTED = {"ours": "mabe-table-1", "v0": "mabe-table-1", "v2": "field-v2"}
 
 
-Settings = Callable[["Algorithm"], tuple[tuple[str, str], ...]]
-"""`part.field` and value for each that is set in a row."""
+Settings = Callable[["Algorithm"], Overrides]
+"""What is set in a row."""
 Schedules = Callable[["Algorithm"], Schedule]
 """How long a row is trained."""
 
 
-def as_tabled(row: Algorithm) -> tuple[tuple[str, str], ...]:
+def as_tabled(row: Algorithm) -> Overrides:
     """Set nothing."""
     del row
     return ()
@@ -101,8 +101,9 @@ def run(plan: Plan, out: Path, results: Path, device: torch.device, *, reference
     if reference and reference not in plan.algos:
         raise unknown("row to compare with", reference, plan.algos)
     datasets = named(plan)
-    spare(results, plan.algos, [d.task for d in datasets], plan.seeds, plan.schedule)
     found = cells(plan, datasets)
+    coming = {(cell.label, cell.task): cell.overrides for cell in found}
+    spare(results, coming, plan.seeds, plan.schedule)
     for dataset in datasets:
         plan.source.prepare(dataset)
     version = datasets[0].version

@@ -20,6 +20,8 @@ from mabe_transfer.errors import UserError, unknown
 T = TypeVar("T")
 
 Json = dict[str, Any]
+Overrides = tuple[tuple[str, str], ...]
+"""`part.field` and value as typed, of every field that is set in a configuration."""
 
 
 def to_json(value: Any) -> Any:

@@ -8,6 +8,7 @@ pooled with corrected rewards (DARA), and the target's own expert as 100.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -128,7 +129,7 @@ def run(
             raise unknown("robot", robot, ROBOTS, owner="Figure 6")
     kept = others(results, robots, scale.seeds(seeds), to_json(scale))
     shown = (*robots, *dict.fromkeys(record.task for record in kept))
-    spare(results, LABELS, shown, scale.seeds(seeds), scale.plan)
+    spare(results, dict.fromkeys(itertools.product(LABELS, shown)), scale.seeds(seeds), scale.plan)
     cells = tuple(cell for robot in robots for cell in arms(robot, data(robot, scale), scale))
     marks = {robot: _marks(robot, scale, out) for robot in ROBOTS if robot in shown}
     outcome = matrix.run(

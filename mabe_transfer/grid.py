@@ -7,6 +7,7 @@ beat: the prior alone, and MOPO on D1. What a forecast said beforehand stands be
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,7 +86,8 @@ def run(job: Job) -> Made:
     names = [place.name for place in places]
     kept = others(job.results, names, job.scale.seeds(job.seeds), to_json(job.scale))
     shown = (*names, *(record.task for record in kept))
-    spare(job.results, (MOPO, PRIOR, MABE), shown, job.scale.seeds(job.seeds), job.scale.plan)
+    coming = dict.fromkeys(itertools.product((MOPO, PRIOR, MABE), shown))
+    spare(job.results, coming, job.scale.seeds(job.seeds), job.scale.plan)
     one = job.scale.gather(catalogue.recipe(f"{job.robot}-figure6-forward"), job.scale.forward)
     cells, foretold = [], {}
     for place in places:

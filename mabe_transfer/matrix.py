@@ -17,7 +17,7 @@ import numpy as np
 
 from mabe_transfer import locks, runs
 from mabe_transfer.composition import Algorithm
-from mabe_transfer.config import fingerprint, with_overrides
+from mabe_transfer.config import Overrides, fingerprint, with_overrides
 from mabe_transfer.errors import Diverged, Interrupted, UserError
 from mabe_transfer.outcome import Outcome, Record, describe
 from mabe_transfer.progress import clock, notice
@@ -52,7 +52,7 @@ class Cell:
     dynamics: str | None = None
     prior: str | None = None
     target: str | None = None
-    overrides: tuple[tuple[str, str], ...] = ()
+    overrides: Overrides = ()
     preset: str = ""
     schedule: Schedule | None = None
 
@@ -165,7 +165,14 @@ def _one(
         )
     except UserError as error:  # the data are not there, say
         why = str(error)
-        return Record(label=cell.label, task=cell.task, row=cell.row.name, failure=why), False
+        failed = Record(
+            label=cell.label,
+            task=cell.task,
+            row=cell.row.name,
+            overrides=cell.overrides,
+            failure=why,
+        )
+        return failed, False
     usual = out / f"{row.name}-{found.target.name}-{fingerprint(config)}"
     folder = runs.resumed(usual, config)
     with locks.held(folder, patient=patient) as mine:
@@ -230,6 +237,7 @@ def _gather(
         target=found.target.name,
         folder=folder.name,
         preset=cell.preset,
+        overrides=cell.overrides,
         machine=_machine(folder),
         returns=returns,
         scores=scores,

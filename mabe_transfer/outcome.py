@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mabe_transfer import runs
-from mabe_transfer.config import difference, from_json, to_json
+from mabe_transfer.config import Overrides, difference, from_json, to_json
 from mabe_transfer.errors import UserError, unknown
 from mabe_transfer.train import Schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from mabe_transfer.config import Json
+
+
+Place = tuple[str, str]
+"""A row's label and a task."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +36,8 @@ class Record:
         target: Name of the domain that was learned for.
         folder: Of the run, inside the matrix's folder.
         preset: Whose settings the row had, if anyone's.
+        overrides: `part.field` and value of all that was set in the row; none in records of earlier
+            versions, which do not say.
         machine: Where it was trained.
         returns: Mean of the last evaluations, one a seed; empty where the cell failed.
         scores: The same, normalised; empty where the target has no reference returns.
@@ -48,6 +53,7 @@ class Record:
     target: str = ""
     folder: str = ""
     preset: str = ""
+    overrides: Overrides | None = None
     machine: str = ""
     returns: tuple[float, ...] = ()
     scores: tuple[float, ...] = ()
@@ -90,8 +96,7 @@ def read(path: Path) -> Outcome:
 
 def spare(
     folder: Path,
-    labels: Iterable[str],
-    tasks: Iterable[str],
+    coming: Mapping[Place, Overrides | None],
     seeds: Sequence[int],
     schedule: Schedule,
 ) -> None:
@@ -99,8 +104,8 @@ def spare(
 
     Args:
         folder: Where results are to be written.
-        labels: Rows of what is to be run.
-        tasks: Its columns.
+        coming: The cells of what is to be run, and what is set in their rows; none where something
+            else says that.
         seeds: Of every cell.
         schedule: How long it is trained.
 
@@ -110,7 +115,7 @@ def spare(
     path = folder / "records.json"
     if not path.is_file():
         return
-    kept, coming = read(path), set(itertools.product(labels, tasks))
+    kept = read(path)
     lost = [f"{r.label} on {r.task}" for r in kept.records if (r.label, r.task) not in coming]
     more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
     if lost:
@@ -128,6 +133,12 @@ def spare(
             f"{folder} holds results of another training, {other}, which this would replace; "
             "choose another --out."
         )
+    for record in kept.records:
+        if other := _other_settings(record.overrides, coming[record.label, record.task]):
+            raise UserError(
+                f"{folder} holds results of {record.label} with other settings, {other}, which "
+                "this would replace; choose another --out."
+            )
 
 
 def others(
@@ -168,10 +179,11 @@ def joined(outcomes: Sequence[Outcome]) -> Outcome:
     """Make one outcome of several that share seeds, schedule and data, as of several machines.
 
     Raises:
-        UserError: They do not share them, or differ on a cell.
+        UserError: They do not share them, or differ on a cell or in a row's settings.
     """
     first = outcomes[0]
-    records: dict[tuple[str, str], Record] = {}
+    records: dict[Place, Record] = {}
+    settings: dict[str, Overrides] = {}
     for found in outcomes:
         for name in ("title", "data", "seeds", "schedule"):
             mine, its = getattr(first, name), getattr(found, name)
@@ -181,7 +193,20 @@ def joined(outcomes: Sequence[Outcome]) -> Outcome:
             known = records.setdefault((record.label, record.task), record)
             if known.returns != record.returns or known.failure != record.failure:
                 raise UserError(f"{record.label} on {record.task} has two results; leave one out.")
+            if record.overrides is None or record.preset:  # which may differ between data sets
+                continue
+            usual = settings.setdefault(record.label, record.overrides)
+            if other := _other_settings(usual, record.overrides):
+                raise UserError(
+                    f"{record.label} has other settings on {record.task} than elsewhere, {other}; "
+                    "such results share no table."
+                )
     return replace(first, records=tuple(records.values()))
+
+
+def _other_settings(kept: Overrides | None, asked: Overrides | None) -> str:
+    """Where what was set differs from what is asked for; empty where it agrees or is not known."""
+    return "" if None in (kept, asked) else difference(dict(kept or ()), dict(asked or ()))
 
 
 def of_rows(outcome: Outcome, labels: Sequence[str]) -> Outcome:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mabe_transfer.acquire import provide
 from mabe_transfer.algorithms import ALGORITHMS
 from mabe_transfer.composition import Imitation
-from mabe_transfer.config import has_field, with_overrides
+from mabe_transfer.config import Overrides, has_field, with_overrides
 from mabe_transfer.errors import unknown
 from mabe_transfer.evaluate import LAST
 from mabe_transfer.parts.correction import Correction
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from mabe_transfer.composition import Algorithm
     from mabe_transfer.entries import Recipe
-
-Overrides = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

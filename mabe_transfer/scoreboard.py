@@ -189,12 +189,28 @@ def _notes(outcome: Outcome, scores: Scores, printed: Printed | None) -> list[st
             f"Printed: {printed.title} ({printed.source}), on {printed.data}"
             + ("." if _same_data(outcome, printed) else ", which is other data than ours.")
         )
+    notes += _settings(outcome)
     names = {r.preset.partition("/")[0]: r.label for r in outcome.records if r.preset}
     if names:
         pairs = ", ".join(f"{label} has {preset}" for preset, label in names.items())
         notes.append(f"Published settings (`mabe-transfer algorithms presets`): {pairs}.")
     notes += [f"{r.label} on {r.task}: {r.failure}" for r in outcome.records if r.failure]
     return notes
+
+
+def _settings(outcome: Outcome) -> list[str]:
+    """What was set in the rows beside published settings, by the rows that share it."""
+    rows: dict[str, list[str]] = {}  # a setting, and the labels of the rows that have it
+    plain = [record for record in outcome.records if record.overrides and not record.preset]
+    for record in plain:
+        for path, text in record.overrides or ():
+            labels = rows.setdefault(f"{path}={text}", [])
+            labels += [record.label] if record.label not in labels else []
+    found: dict[tuple[str, ...], list[str]] = {}
+    for setting, labels in rows.items():
+        found.setdefault(tuple(labels), []).append(setting)
+    parts = [f"{', '.join(labels)}: {', '.join(given)}" for labels, given in found.items()]
+    return [f"Set in the rows: {'; '.join(parts)}."] if parts else []
 
 
 def _same_data(outcome: Outcome, printed: Printed) -> bool:

@@ -227,6 +227,13 @@ def test_command_trains_tabulates_and_does_nothing_twice(
     assert fewer.exit_code == 2
     assert "holds results of sac on" in " ".join(fewer.output.split())
     assert {path.name: path.read_bytes() for path in results.iterdir()} == files
+    assert "Set in the rows: bc: prior.fit.hidden=[8,8]; sac: policy.hidden=[8,8]." in text
+    other = call(*command, "--set", "policy.discount=0.5")
+    assert other.exit_code == 2
+    assert "holds results of sac with other settings, policy.discount" in " ".join(
+        other.output.split()
+    )
+    assert {path.name: path.read_bytes() for path in results.iterdir()} == files
     shown = call("benchmark", "show", str(results / "records.json"), "--json")
     rows = json.loads(shown.stdout)
     assert rows[0]["task"] == "hopper-medium"

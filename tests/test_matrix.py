@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mabe_transfer.composition import Algorithm
+    from mabe_transfer.config import Overrides
 
 FIT = Fit(updates=5, batch=16, hidden=(8, 8))
 POLICY = Sac(hidden=(8, 8))
@@ -159,6 +160,44 @@ def test_results_of_several_machines_make_one_and_contradictions_are_refused() -
         outcome.joined([one, hand(record("bc", "a", 1.0, 2.5))])
     with pytest.raises(UserError, match="another seeds do not join"):
         outcome.joined([one, replace(other, seeds=(5, 6))])
+
+
+def test_results_of_a_row_with_other_settings_do_not_join() -> None:
+    one, other = (
+        replace(record("bc", task, 1.0, 2.0), overrides=(("batch", batch),))
+        for task, batch in (("a", "64"), ("b", "32"))
+    )
+    with pytest.raises(
+        UserError, match=r"^bc has other settings on b than elsewhere, batch \('64' there, '32'"
+    ):
+        outcome.joined([hand(one), hand(other)])
+    published = [replace(found, preset="bc-v2") for found in (one, other)]  # one a data set
+    assert len(outcome.joined([hand(found) for found in published]).records) == 2
+    unknown = replace(other, overrides=None)
+    assert len(outcome.joined([hand(one), hand(unknown)]).records) == 2
+
+
+def test_table_says_what_was_set_in_which_rows() -> None:
+    found = hand(
+        replace(record("bc", "a", 1.0, 2.0), overrides=(("batch", "64"),)),
+        replace(record("bc", "b", 1.0, 2.0), overrides=(("batch", "64"),)),
+        replace(record("mopo", "a", 1.0, 2.0), overrides=(("batch", "64"), ("policy.polyak", "1"))),
+        replace(record("cql", "a", 1.0, 2.0), overrides=(("batch", "9"),), preset="cql-v2/a"),
+        record("sac", "a", 1.0, 2.0),
+    )
+    (note,) = [note for note in scoreboard.board(found).notes if note.startswith("Set in")]
+    assert note == "Set in the rows: bc, mopo: batch=64; mopo: policy.polyak=1."
+    plain = hand(replace(record("bc", "a", 1.0, 2.0), overrides=()))
+    assert not [note for note in scoreboard.board(plain).notes if note.startswith("Set in")]
+
+
+def test_records_say_what_was_set(stores: dict[str, str], tmp_path: Path) -> None:
+    set_here = (("policy.discount", "0.5"),)
+    one = replace(cell(stores, "halfcheetah", TINY_SAC), overrides=set_here)
+    absent = replace(one, task="x", dynamics=str(tmp_path / "none.zarr"))
+    found = matrix.run(small(stores, one, absent), tmp_path, CPU)
+    assert [r.overrides for r in found.records] == [set_here, set_here]
+    assert outcome.read(tmp_path / "progress.json") == found
 
 
 def test_rows_are_picked_in_the_order_asked_for() -> None:
@@ -406,16 +445,39 @@ def test_cell_that_breaks_leaves_its_traceback_and_is_tried_again(
 
 
 def test_results_are_not_replaced_by_those_of_fewer_cells_or_seeds(tmp_path: Path) -> None:
-    spare(tmp_path, ("bc",), ("a",), (0,), SHORT)
+    spare(tmp_path, coming("a"), (0,), SHORT)
     hand(record("bc", "a", 1.0, 2.0), record("bc", "b", 3.0, 4.0)).write(tmp_path / "records.json")
     kept = read(tmp_path / "records.json").schedule
-    spare(tmp_path, ("bc", "mopo"), ("a", "b", "c"), (5, 6), kept)
+    spare(tmp_path, coming("a", "b", "c"), (5, 6), kept)
     with pytest.raises(UserError, match=r"holds results of bc on b, which this would replace"):
-        spare(tmp_path, ("bc",), ("a",), (0, 1), kept)
+        spare(tmp_path, coming("a"), (0, 1), kept)
     with pytest.raises(UserError, match="results of 2 seeds, which 1 would replace"):
-        spare(tmp_path, ("bc",), ("a", "b"), (0,), kept)
+        spare(tmp_path, coming("a", "b"), (0,), kept)
     with pytest.raises(UserError, match=r"another training, schedule.updates \(.* 7 asked for"):
-        spare(tmp_path, ("bc",), ("a", "b"), (0, 1), replace(kept, updates=7))
+        spare(tmp_path, coming("a", "b"), (0, 1), replace(kept, updates=7))
+
+
+def coming(
+    *tasks: str, overrides: Overrides | None = None
+) -> dict[tuple[str, str], Overrides | None]:
+    return dict.fromkeys([("bc", task) for task in tasks], overrides)
+
+
+def test_results_are_not_replaced_by_those_of_other_settings(tmp_path: Path) -> None:
+    one = (("policy.discount", "0.9"), ("batch", "64"))
+    made = replace(record("bc", "a", 1.0, 2.0), overrides=one)
+    earlier = record("bc", "b", 3.0, 4.0)  # of a version whose records did not say
+    kept = hand(made, earlier)
+    kept.write(tmp_path / "records.json")
+    for same in (one, one[::-1], None):
+        spare(tmp_path, coming("a", "b", overrides=same), (0, 1), kept.schedule)
+    for other, difference in (
+        ((*one[:1], ("batch", "32")), r"batch \('64' there, '32' asked for\)"),
+        (one[:1], r"batch \('64' there, None asked for\)"),
+        ((*one, ("policy.polyak", "1")), r"policy.polyak \(None there, '1' asked for\)"),
+    ):
+        with pytest.raises(UserError, match=f"results of bc with other settings, {difference}"):
+            spare(tmp_path, coming("a", "b", overrides=other), (0, 1), kept.schedule)
 
 
 def test_provenance_keeps_who_began_a_run_and_notes_who_resumed_it(

@@ -120,7 +120,7 @@ def show_(
 ) -> None:
     """Show the table of a matrix, from its records, as far as they go.
 
-    Records of several machines make one table, if seeds, schedule and data are the same.
+    Records of several machines make one table, if seeds, schedule, settings and data are the same.
     """
     found = outcome.joined([outcome.read(path) for path in records])
     if algos is not None:
@@ -130,8 +130,8 @@ def show_(
     board = scoreboard.board(found, reference=reference, printed=beside)
     _print(board, as_json)
     if results is not None:
-        labels, tasks = ({getattr(r, kind) for r in found.records} for kind in ("label", "task"))
-        outcome.spare(results, labels, tasks, found.seeds, found.schedule)
+        coming = {(record.label, record.task): record.overrides for record in found.records}
+        outcome.spare(results, coming, found.seeds, found.schedule)
         for name, path in benchmark.write(found, board, results, beside).items():
             notice(f"{name}: {path}")
 
