@@ -3,7 +3,7 @@
 Everything is read block by block, so that a store need not fit into memory.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,6 @@ class Finding:
 def verify(
     store: Store,
     *,
-    task_weights: Mapping[str, float],
     replay: Replay | None = None,
     sample: int = 256,
     seed: int = 0,
@@ -50,7 +49,6 @@ def verify(
 
     Args:
         store: As `open_store` gives it.
-        task_weights: Reward term -> weight, of the task that the rewards were recorded for.
         replay: Simulates each of some rows again from its qpos, qvel and action, and returns the
             observations after the step, [n, O]; None to leave that out.
         sample: How many rows to replay.
@@ -72,7 +70,7 @@ def verify(
             _finite(store),
             _episodes(store),
             _continuity(store),
-            _rewards(store, task_weights),
+            _rewards(store),
             _actions(store),
         ]
         return findings + ([_replay(store, replay, sample, seed)] if replay else [])
@@ -162,7 +160,8 @@ def _continuity(store: Store) -> Finding:
     return _finding("continuity", bad, "each row leads to the next, and none out of its episode")
 
 
-def _rewards(store: Store, weights: Mapping[str, float]) -> Finding:
+def _rewards(store: Store) -> Finding:
+    weights: dict[str, float] = store.attributes["terms"]
     if not store.layout.terms:
         good = "no reward terms are stored, so there is nothing to compare"
         return _finding("rewards", [], good)

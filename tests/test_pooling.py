@@ -20,9 +20,12 @@ from mabe_transfer.library import location, open_dataset
 from mabe_transfer.parts.correction import Correction, classification, log_ratio
 from mabe_transfer.pooling import Pool, corrected, pool
 from mabe_transfer.store import StoreWriter
+from mabe_transfer.store.format import GIVEN
+from mabe_transfer.store.whole import write_whole
 from mabe_transfer.streams import Sizes
 from mabe_transfer.transfer import sources
 from mabe_transfer.transitions import Transitions
+from mabe_transfer.verify import verify
 
 LINE = Sizes(seeds=(0,), observation=1, action=1)
 TINY = Correction(updates=3, batch=8, hidden=(8,))
@@ -137,7 +140,25 @@ def test_pool_is_both_data_relabelled_for_the_target(stores: tuple[str, str]) ->
     backward = sum(weights[name] * terms[name].astype(np.float64) for name in sorted(weights))
     assert rows.rewards[:12] == pytest.approx(backward, abs=1e-5)
     assert np.array_equal(rows.rewards[12:], other.rewards)
-    assert (rows.terminals | rows.timeouts)[11]
+
+
+def test_episode_that_the_first_data_leave_open_ends_where_the_others_begin(
+    stores: tuple[str, str],
+) -> None:
+    one = open_dataset(stores[0]).store
+    rows = one.load()
+    rows.timeouts[-1] = rows.terminals[-1] = False
+    write_whole(location("open"), rows, {name: one.attributes[name] for name in GIVEN})
+    pool(request(("open", stores[1])))
+    found = open_dataset("pool").store.load()
+    assert found.timeouts[11]
+    assert not found.terminals[11]
+
+
+@pytest.mark.parametrize("correction", [None, TINY])
+def test_pool_passes_every_check(stores: tuple[str, str], correction: Correction | None) -> None:
+    found = verify(open_dataset(pool(request(stores, correction))).store)
+    assert [finding.detail for finding in found if not finding.passed] == []
 
 
 def test_correction_touches_the_other_world_s_rewards_alone_and_reaches_the_row(

@@ -55,7 +55,7 @@ def write(path: Path, data: Transitions) -> Store:
 
 
 def check(store: Store, name: str, **options: Any) -> Finding:
-    findings = {f.check: f for f in verify(store, task_weights=WEIGHTS, **options)}
+    findings = {f.check: f for f in verify(store, **options)}
     return findings[name]
 
 
@@ -87,14 +87,14 @@ def step_again(rows: Transitions) -> NDArray[Any]:
 
 
 def test_sound_store_passes_every_check_in_order(store: Store) -> None:
-    findings = verify(store, task_weights=WEIGHTS, replay=step_again)
+    findings = verify(store, replay=step_again)
     assert [f.check for f in findings] == [*CHECKS, "replay"]
     assert [f.detail for f in findings if not f.passed] == []
     assert findings[0].detail == "all 37 chunks of 15 arrays match their CRC32C"
 
 
 def test_replay_is_left_out_without_a_simulator(store: Store) -> None:
-    assert [f.check for f in verify(store, task_weights=WEIGHTS)] == list(CHECKS)
+    assert [f.check for f in verify(store)] == list(CHECKS)
 
 
 def test_damaged_chunk_fails_and_leaves_the_rest_unchecked(store: Store) -> None:
@@ -102,7 +102,7 @@ def test_damaged_chunk_fails_and_leaves_the_rest_unchecked(store: Store) -> None
     raw = bytearray(chunk.read_bytes())
     raw[3] ^= 1
     chunk.write_bytes(raw)
-    first, *rest = verify(store, task_weights=WEIGHTS)
+    first, *rest = verify(store)
     assert not first.passed
     assert "chunk 1 of actions (rows 8 to 15) is corrupted" in first.detail
     assert {f.detail for f in rest} == {"not checked, because a chunk does not decode"}
@@ -132,7 +132,7 @@ def test_number_that_is_not_finite_is_found_with_its_row(store: Store) -> None:
 )
 def test_number_that_is_not_finite_is_never_an_exception(store: Store, name: str) -> None:
     broken = edit(store, name, 2, np.inf)
-    findings = verify(broken, task_weights=WEIGHTS, replay=lambda rows: rows.next_observations)
+    findings = verify(broken, replay=lambda rows: rows.next_observations)
     assert not all(f.passed for f in findings)
 
 
@@ -189,12 +189,13 @@ def test_reward_that_is_not_the_weighted_sum_of_its_terms_is_found(store: Store)
 
 
 def test_weights_of_another_task_fail_the_rewards(store: Store) -> None:
-    backward = verify(store, task_weights=WEIGHTS | {"forward": -1.0})
-    assert [f.check for f in backward if not f.passed] == ["rewards"]
+    store.attributes["terms"] = WEIGHTS | {"forward": -1.0}
+    assert [f.check for f in verify(store) if not f.passed] == ["rewards"]
 
 
 def test_weights_with_an_unknown_term_fail_the_rewards(store: Store) -> None:
-    (finding,) = (f for f in verify(store, task_weights={"forwad": 1.0}) if f.check == "rewards")
+    store.attributes["terms"] = {"forwad": 1.0}
+    finding = check(store, "rewards")
     assert "Did you mean 'forward'" in finding.detail
 
 
