@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 from mabe_transfer import locks
 from mabe_transfer.behaviour import Ladder, load_ladder, shipped
+from mabe_transfer.config import difference
+from mabe_transfer.domains import to_facts, unmeasured
+from mabe_transfer.errors import UserError
 from mabe_transfer.library import data_root
 from mabe_transfer.online import OnlineConfig, OnlineSac
 from mabe_transfer.progress import notice
@@ -20,12 +23,21 @@ def ladder(domain: Domain, config: OnlineConfig | None = None) -> Ladder:
     """The behaviour policies of a domain.
 
     Raises:
-        UserError: Another process is at their training.
+        UserError: Those that are there are of another domain of this name, or another process is
+            at their training.
         Interrupted: The user asked to stop; the same command goes on.
     """
-    path = shipped(domain) or folder(domain) / "ladder.safetensors"
+    if (ours := shipped(domain)) is not None:
+        return load_ladder(ours)
+    path = folder(domain) / "ladder.safetensors"
     if path.is_file():
-        return load_ladder(path)
+        found = load_ladder(path)
+        if other := difference(to_facts(found.domain), unmeasured(domain)):
+            raise UserError(
+                f"{path.parent} holds policies of a {domain.name} with another {other}; move it "
+                "away, or give what was edited another name."
+            )
+        return found
     notice(
         f"No behaviour policy is shipped for {domain.name}; training one with SAC. That is done "
         "once, can be interrupted, and goes on when the command is repeated."

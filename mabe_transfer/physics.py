@@ -36,10 +36,10 @@ def build_model(domain: Domain) -> mujoco.MjModel:
     spec = _spec(domain.robot, legacy=legacy)
     if legacy:
         _halve_margins(spec, domain.robot)
-    model = _compile(spec)
+    model = _compile(spec, domain.robot)
     _require_fit(domain.robot, model)
     if legacy:
-        _copy_inertia(model, _compile(_with_cylinders(spec, model)))
+        _copy_inertia(model, _compile(_with_cylinders(spec, model), domain.robot))
     apply_shifts(model, domain)
     return model
 
@@ -125,14 +125,21 @@ def _spec(robot: Robot, *, legacy: bool) -> mujoco.MjSpec:
         raise UserError(f"{robot.name}: MuJoCo cannot load {path} ({error}).") from None
 
 
-def _compile(spec: mujoco.MjSpec) -> mujoco.MjModel:
-    """Compile without the warning and the log file that `settotalmass` (half cheetah) costs."""
+def _compile(spec: mujoco.MjSpec, robot: Robot) -> mujoco.MjModel:
+    """Compile without the warning and the log file that `settotalmass` (half cheetah) costs.
+
+    Raises:
+        UserError: MuJoCo refuses the model.
+    """
     handler = mujoco.get_mju_user_warning()
     mujoco.set_mju_user_warning(lambda message: None)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "compiler attribute 'settotalmass'")
             return spec.compile()
+    except ValueError as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"{robot.name}: MuJoCo cannot compile {robot.model} ({why}).") from None
     finally:
         mujoco.set_mju_user_warning(handler)
 

@@ -17,6 +17,7 @@ from mabe_transfer.bridges import HDF5_SUFFIXES, d4rl
 from mabe_transfer.bridges.hdf5 import Hdf5
 from mabe_transfer.errors import UserError
 from mabe_transfer.squashed import SquashedNormal
+from mabe_transfer.worlds import sizes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -102,9 +103,7 @@ def load(name: str, domain: Domain) -> RecordedPolicy:
         d4rl.check(known, path)
     with Hdf5(path) as file:
         policy = RecordedPolicy(_weights(file))
-    robot = domain.robot
-    found = (policy.observation_size, policy.action_size)
-    expected = (len(robot.observation), len(robot.action))
+    found, expected = (policy.observation_size, policy.action_size), sizes(domain)
     if found != expected:
         raise UserError(
             f"{path} carries a policy of {found[0]} observations and {found[1]} actions; "

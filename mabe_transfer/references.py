@@ -59,13 +59,13 @@ def play(
         noisy: Whether actions are sampled; the mode otherwise.
     """
     generator = np.random.default_rng(seed)
+    simulation = world(domain, episodes)
 
     def act(observation: Floats) -> Floats:
-        shape = (observation.shape[1], len(domain.robot.action))
+        shape = (observation.shape[1], simulation.action_size)
         noise = generator.standard_normal(shape) if noisy else np.zeros(shape)
         return policy.act(observation[0], noise)[None]
 
-    simulation = world(domain, episodes)
     found, _ = evaluate.returns(act, simulation, groups=1, seed=seed)
     simulation.close()
     returns: Floats = found[0]

@@ -198,7 +198,7 @@ def build_model(domain: Domain) -> mujoco.MjModel:
 
 
 def load(robot: Robot, random: np.random.RandomState) -> Any:
-    """Load a robot's dm_control environment, its model as the suite has it.
+    """Load a robot's dm_control environment: its model as the suite has it, its clock the table's.
 
     Args:
         robot: A robot whose model is `dm_control:<domain>/<task>`.
@@ -219,8 +219,9 @@ def load(robot: Robot, random: np.random.RandomState) -> Any:
     task = robot.model.removeprefix(SCHEME)
     if task not in known:
         raise unknown(f"dm_control task for {robot.name}", task, known)
+    clock = (robot.max_episode_steps - 0.5) * robot.control_timestep_s  # ends with the last step
     with _without_deprecations():
-        env = suite.load(*task.split("/"), task_kwargs={"random": random})
+        env = suite.load(*task.split("/"), task_kwargs={"random": random, "time_limit": clock})
     period, substeps = env.control_timestep(), env.control_timestep() / env.physics.timestep()
     if not np.allclose((robot.control_timestep_s, robot.frame_skip), (period, substeps)):
         raise UserError(

@@ -74,6 +74,20 @@ def world(domain: Domain, size: int) -> World:
     return Simulation(domain, size) if domain.robot.native else LoopedWorld(domain, size)
 
 
+def sizes(domain: Domain) -> tuple[int, int]:
+    """How many numbers an observation and an action have; of the model where a table is silent.
+
+    Raises:
+        UserError: The table is silent, and the domain's model cannot be built.
+    """
+    robot = domain.robot
+    if robot.observation and robot.action:
+        return len(robot.observation), len(robot.action)
+    one = world(domain, 1)
+    one.close()
+    return one.observation_size, one.action_size
+
+
 def require_robot(domain: Domain, robot: str, whose: str) -> None:
     """Refuse policies of one robot in a domain of another.
 

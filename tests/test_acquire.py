@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mabe_transfer import ladders
 from mabe_transfer.acquire import Request, _climb, acquire
 from mabe_transfer.behaviour import load_ladder, shipped
-from mabe_transfer.domains import domain
+from mabe_transfer.domains import Domain, domain
 from mabe_transfer.errors import UserError
 from mabe_transfer.library import open_dataset
 from mabe_transfer.online import OnlineConfig, OnlineSac
@@ -31,7 +32,7 @@ def test_medium_replay_passes_every_check_and_replays() -> None:
     store = acquire(request, TINY)
     assert store.rows in {120, 240}  # up to the first rung or to the second, 4 copies
     found = open_dataset("hopper-gravity=0.9-medium-replay").domain
-    findings = verify(store, task_weights=found.weights, replay=resimulate(found), sample=60)
+    findings = verify(store, replay=resimulate(found), sample=60)
     assert [finding for finding in findings if not finding.passed] == []
 
 
@@ -82,6 +83,34 @@ def test_another_command_s_ladder_is_not_written_over(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is another training's; choose another --out"):
         publish(made, tmp_path, "behaviour train hopper --seed 1")
     assert path.read_bytes() == kept
+
+
+def test_policies_of_a_domain_that_was_edited_do_not_act_in_it(tmp_path: Path) -> None:
+    def clay(factor: float) -> Domain:
+        """The user's domain `hopper-clay`, after an edit of its shift."""
+        place = tmp_path / str(factor)
+        place.mkdir()
+        (place / "clay.toml").write_text(
+            'name = "clay"\nsummary = "none"\nvalue = "none"\n'
+            f'edits = [{{ model_field = "geom_friction", factor = {factor} }}]\n'
+        )
+        (place / "mine.toml").write_text('robot = "hopper"\nshifts = ["clay.toml"]\n')
+        return domain(str(place / "mine.toml"))
+
+    known = load_ladder(shipped(domain("hopper")) or Path())
+    before, after = clay(0.5), clay(0.4)
+    assert before.name == after.name
+    kept = ladders.folder(before) / "ladder.safetensors"
+    kept.parent.mkdir(parents=True)
+    replace(known, domain=before).save(kept)
+    assert ladders.ladder(before).domain == before
+    with pytest.raises(
+        UserError, match=r"holds policies of a hopper-clay with another .*factor \(0.5 there, 0.4"
+    ):
+        ladders.ladder(after)
+    request = Request(domain=after, quality="expert", transitions=10)
+    with pytest.raises(UserError, match="holds policies of a hopper-clay with another"):
+        acquire(request)
 
 
 def test_ladder_climbs_from_uniform_actions_over_every_rung() -> None:

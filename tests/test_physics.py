@@ -185,6 +185,25 @@ def test_robot_whose_model_does_not_exist_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ('joint="foot_joint"', 'joint="fot_joint"', "MuJoCo cannot compile .*'fot_joint'"),
+        ("</mujoco>", "</mujoc>", "MuJoCo cannot load"),
+    ],
+)
+def test_model_that_mujoco_refuses_gets_one_sentence(
+    tmp_path: Path, old: str, new: str, why: str
+) -> None:
+    text = physics.model_path("gymnasium:hopper.xml").read_text()
+    assert old in text
+    (tmp_path / "model.xml").write_text(text.replace(old, new))
+    robot = replace(catalogue.robot("hopper"), name="leaper", model=str(tmp_path / "model.xml"))
+    where = domains.compose(robot, [], catalogue.task("forward"))
+    with pytest.raises(UserError, match=f"^leaper: {why}"):
+        physics.build_model(where)
+
+
+@pytest.mark.parametrize(
     ("robot", "largest"),
     # Half a unit in the last place of the recorded float32 state explains all of each error:
     # replays of states within it spread as far. Contacts of the cheetah magnify it the most.

@@ -13,6 +13,7 @@ from gymnasium.utils.env_checker import check_env
 from mabe_transfer import catalogue, certificate, envs, offscreen, physics, suite
 from mabe_transfer.domains import domain
 from mabe_transfer.errors import UserError
+from mabe_transfer.worlds import LoopedWorld
 
 pytest.importorskip("dm_control", reason="dm_control is not installed")
 
@@ -101,6 +102,20 @@ def test_environment_passes_gymnasiums_check() -> None:
 def test_clock_truncates_after_a_thousand_steps() -> None:
     said = play(make("dmc-cheetah-run"), 1000)
     assert [step[2:4] for step in said[1:]] == [(False, False)] * 999 + [(False, True)]
+
+
+@pytest.mark.parametrize("limit", [7, 1_003])
+def test_clock_is_the_table_s(tmp_path: Path, limit: int) -> None:
+    path = own_robot(tmp_path, "max_episode_steps = 1000", f"max_episode_steps = {limit}")
+    env = envs.make(path).unwrapped
+    env.reset(seed=0)
+    still = np.zeros(6, np.float32)
+    ends = [env.step(still)[3] for _ in range(limit)]
+    assert ends == [False] * (limit - 1) + [True]
+    copies = LoopedWorld(domain(path), 1)
+    copies.seed([0])
+    ends = [bool(copies.step(still[None]).truncated[0]) for _ in range(limit)]
+    assert ends == [False] * (limit - 1) + [True]
 
 
 def test_discount_of_zero_terminates(monkeypatch: pytest.MonkeyPatch) -> None:

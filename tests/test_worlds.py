@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from mabe_transfer import evaluate
+from mabe_transfer import catalogue, evaluate, references
 from mabe_transfer.acquire import Request, acquire
+from mabe_transfer.behaviour import RandomPolicy
 from mabe_transfer.cli.envs import reference_sentence
-from mabe_transfer.domains import domain
+from mabe_transfer.domains import compose, domain
 from mabe_transfer.errors import UserError
 from mabe_transfer.library import open_dataset
 from mabe_transfer.replay import resimulate
 from mabe_transfer.verify import verify
-from mabe_transfer.worlds import World, world
+from mabe_transfer.worlds import World, sizes, world
 
 NAMES = ("hopper-ice-backward", "dmc-cheetah-run-ice")
 
@@ -77,7 +80,7 @@ def test_random_dataset_of_any_world_passes_every_check(name: str) -> None:
     store = acquire(Request(domain=domain(name), quality="random", transitions=150))
     found = open_dataset(f"{name}-random")
     replay = resimulate(found.domain)
-    findings = verify(store, task_weights=found.domain.weights, replay=replay, sample=40)
+    findings = verify(store, replay=replay, sample=40)
     assert [finding for finding in findings if not finding.passed] == []
 
 
@@ -91,6 +94,15 @@ def test_returns_add_up_whole_episodes_of_every_group() -> None:
     assert returns.shape == lengths.shape == (2, 2)
     np.testing.assert_array_equal(returns[0], returns[1])  # the same policy from the same starts
     assert (lengths < 1000).all()  # a hopper that does nothing falls
+
+
+def test_robot_whose_table_is_silent_has_its_model_s_sizes() -> None:
+    robot = catalogue.robot("hopper")
+    assert sizes(domain("hopper")) == (11, 3)
+    silent = replace(robot, name="leaper", observation=(), action=(), max_episode_steps=5)
+    where = compose(silent, [], catalogue.task("forward"))
+    assert sizes(where) == (11, 3)
+    assert references.play(where, RandomPolicy(), episodes=2, seed=0, noisy=True).shape == (2,)
 
 
 def test_score_is_0_at_random_and_100_at_expert() -> None:

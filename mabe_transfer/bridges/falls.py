@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mabe_transfer.bridges.hdf5 import blocks
-from mabe_transfer.worlds import world
+from mabe_transfer.worlds import sizes, world
 
 if TYPE_CHECKING:
     from mabe_transfer.batched import Step
@@ -40,7 +40,7 @@ def landings(
         The next observations, [n, O], and whether the robot has fallen there or may have, since a
         velocity was clipped, [n].
     """
-    after = np.empty((len(rows), len(domain.robot.observation)))
+    after = np.empty((len(rows), sizes(domain)[0]))
     fallen = np.zeros(len(rows), np.bool_)
     if not len(rows):
         return after, fallen

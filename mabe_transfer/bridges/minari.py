@@ -22,6 +22,7 @@ from mabe_transfer.errors import UserError
 from mabe_transfer.progress import Work
 from mabe_transfer.store import UNKNOWN_SEED, Layout, Store, StoreWriter, open_store
 from mabe_transfer.transitions import Transitions
+from mabe_transfer.worlds import sizes
 from mabe_transfer.written import sha256
 
 SCHEME = "minari:"
@@ -177,10 +178,8 @@ def _given(data: Any, domain: Domain, where: str) -> tuple[dict[str, Any], Layou
         quality=str(data.storage.metadata.get("algorithm_name") or "recorded"),
         facts={"format": "minari", "name": where.removeprefix(SCHEME)},
     )
-    robot = domain.robot
-    layout = Layout(
-        observation_size=len(robot.observation), action_size=len(robot.action), terms=names
-    )
+    observation, action = sizes(domain)
+    layout = Layout(observation_size=observation, action_size=action, terms=names)
     return convert.given(domain, origin, names, ()), layout
 
 
