@@ -119,6 +119,7 @@ VARIATIONS: dict[str, Callable[[Arrays], Arrays]] = {
     "cut end": lambda a: {name: values[:-2] for name, values in single(a).items()},
     "cut v0": lambda a: {name: values[:-2] for name, values in VARIATIONS["v0"](a).items()},
     "columns": lambda a: {k: v[:, None] if v.ndim == 1 else v for k, v in single(a).items()},
+    "one array in double": lambda a: single(a) | {"next_observations": a["next_observations"]},
     "flags as numbers": lambda a: a | {"terminals": a["terminals"].astype(np.uint8)},
 }
 
@@ -169,7 +170,7 @@ def test_every_variation_keeps_whole_rows_and_joins_no_episodes(
     dropped = 0 if complete else len(lengths) - int(found.terminals.sum())
     assert found.terminals.sum() > 0
     assert store.rows == sum(lengths) - cut - dropped
-    findings = verify(store, task_weights=HOPPER.weights)
+    findings = verify(store)
     assert [one for one in findings if not one.passed] == []
     assert store.layout.nq == (6 if "infos/qpos" in VARIATIONS[variation](what.arrays) else 0)
 
@@ -472,13 +473,19 @@ def test_import_without_a_domain_asks_for_it(tmp_path: Path) -> None:
         take_in(path, env="walker2d")
 
 
+@pytest.mark.parametrize("exact", [False, True])
 def test_rewards_of_another_rule_are_noticed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    exact: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arrays = single(without(played().arrays, *INFOS))
+    """Also where displacements are known exactly, from which the forward term is taken."""
+    arrays = played().arrays if exact else single(without(played().arrays, *INFOS))
     arrays["observations"][:, 5], arrays["next_observations"][:, 5] = -3.0, -3.0  # m/s
+    if exact:  # what the states say is the backward run itself
+        arrays["infos/qvel"][:, 0] = -3.0
+        arrays["infos/qpos"][:, 0] = -3.0 * 0.008 * np.arange(len(arrays["infos/qpos"]))
     arrays["rewards"][:] = 1.0 + 3.0  # as of 3 m/s forward, while the robot ran backward
-    take_in(write(tmp_path / "a.hdf5", arrays))
+    found = take_in(write(tmp_path / "a.hdf5", arrays))
+    assert bool(found.layout.nq) == exact
     assert "do not look like those of hopper-d4rl" in " ".join(capsys.readouterr().err.split())
 
 
@@ -740,7 +747,7 @@ def test_recordings_by_others_come_in_relabel_and_replay(
     store = take_in(write(tmp_path / "public.hdf5", rows), env=domain.name)
     found = store.load()
     assert store.rows == 6000 - joined.sum()
-    findings = verify(store, task_weights=domain.weights)
+    findings = verify(store)
     assert [one for one in findings if not one.passed] == []
     backward = domain.with_task(domains.domain(f"{robot}-backward").task)
     expected = -found.rewards + 2.0 * healthy - 2.0 * found.reward_terms["control"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -123,6 +125,15 @@ def test_longer_content_is_refused(server: Server, folder: Path) -> None:
 def test_next_mirror_is_asked_when_one_is_away(server: Server, folder: Path) -> None:
     away = "http://127.0.0.1:9/none"
     assert download(NAME, [away]) == folder / FILE
+
+
+def test_full_disk_is_said_and_no_mirror_is_blamed(
+    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=len(CONTENT) - 1))
+    with pytest.raises(UserError, match=r"datasets/ has 0 MiB left, and 0 MiB are to come\.$"):
+        download(NAME)
+    assert server.asked == []
 
 
 def test_offline_machine_gets_a_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

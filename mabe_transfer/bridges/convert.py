@@ -20,6 +20,7 @@ from mabe_transfer.progress import Work, notice
 from mabe_transfer.store import UNKNOWN_SEED, Layout, Store, StoreWriter
 from mabe_transfer.store.writing import CHUNK_ROWS, SHARD_ROWS
 from mabe_transfer.transitions import Doubles, Flags, Floats, Integers, Transitions
+from mabe_transfer.worlds import sizes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,12 +78,12 @@ def of_hdf5(path: Path, domain: Domain, origin: Origin, out: Path) -> Store:
     with Hdf5(path) as file:
         if file.text(OWN) is not None:
             return _own(file, domain, out)
-        robot = domain.robot
-        found = recording(file, len(robot.observation), len(robot.action), _states(domain))
+        observation, action = sizes(domain)
+        found = recording(file, observation, action, _states(domain))
         seen = survey(found, domain)
         layout = Layout(
-            observation_size=len(robot.observation),
-            action_size=len(robot.action),
+            observation_size=observation,
+            action_size=action,
             nq=_states(domain)[0] if seen.states else 0,
             nv=_states(domain)[1] if seen.states else 0,
             terms=terms.names(domain),
@@ -150,10 +151,7 @@ def _write(
                 keep = seen.keep[start:stop]
                 block = _rows(found, domain, seen, layout, start, stop, own)
                 if own is None and "forward" in block.reward_terms:
-                    odd = terms.strangeness(
-                        domain, block.observations, block.next_observations,
-                        block.reward_terms["forward"],
-                    )  # fmt: skip
+                    odd = terms.strangeness(domain, block)
                     strange.append(odd[:: max(1, len(odd) // 1000)].astype(np.float32))
                 if keep.any():
                     writer.append(

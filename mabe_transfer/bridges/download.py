@@ -74,20 +74,26 @@ def _attempt(url: str, partial: Path, size: int) -> str | None:
             done = 0
         if done == size:
             return None
-        above = next(p for p in partial.absolute().parents if p.exists())
-        if (free := shutil.disk_usage(above).free) < size - done:
-            raise UserError(
-                f"{partial.parent}/ has {free >> 20:,} MiB left, and {size - done >> 20:,} MiB are "
-                "to come."
-            )
+        _require_room(partial, size - done)
         done = _fetch(url, partial, done, size)
     except HTTPError as error:
         return f"it answers {error.code} {error.reason}"
     except URLError as error:
         return f"it cannot be reached: {error.reason}"
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
         return f"the connection failed: {error}"
     return None if done == size else f"it ended after {done:,} of {size:,} bytes"
+
+
+def _require_room(partial: Path, size: int) -> None:
+    """Refuse to begin what the disk has no room for."""
+    above = next(p for p in partial.absolute().parents if p.exists())
+    if (free := shutil.disk_usage(above).free) < size:
+        raise UserError(
+            f"{partial.parent}/ has {free >> 20:,} MiB left, and {size >> 20:,} MiB are to come."
+        )
 
 
 def _fetch(url: str, partial: Path, done: int, size: int) -> int:

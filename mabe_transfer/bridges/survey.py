@@ -133,8 +133,8 @@ def survey(found: Recording, domain: Domain) -> Survey:
         found.rewards.read(start, stop, np.float32)
         inside = slice(start, start + len(here) - 1)
         if found.next_observations is not None:
-            ahead = found.next_observations.read(start, stop, np.float64)[: len(here) - 1]
-            breaks[inside] = (ahead != here[1:]).any(axis=1)
+            ahead = found.next_observations.read(start, stop, np.float32)[: len(here) - 1]
+            breaks[inside] = (ahead != here[1:].astype(np.float32)).any(axis=1)  # as both are kept
         elif resets is not None:
             breaks[inside] = (np.abs(here[1:] - resets[0]) <= resets[1]).all(axis=1)
         worst = max(worst, _misfit(found, domain, here[: stop - start], start, stop))

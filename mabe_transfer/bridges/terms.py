@@ -8,7 +8,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from mabe_transfer.domains import Domain
-    from mabe_transfer.transitions import Doubles, Flags, Floats
+    from mabe_transfer.transitions import Doubles, Flags, Floats, Transitions
 
 SPEED_TOLERANCE_M_S = 0.5
 """How far, in the median, a forward term may be from the observed velocities. The mean of a row's
@@ -63,16 +63,21 @@ def of_rewards(
     return {name: np.asarray(values, np.float32) for name, values in sorted(found.items())}
 
 
-def strangeness(
-    domain: Domain, observations: Floats, next_observations: Floats, forward: Floats
-) -> Doubles:
-    """How far forward terms are from the observed velocities, m/s, [n]; clipped rows give 0.
+def strangeness(domain: Domain, rows: Transitions) -> Doubles:
+    """How far the rewards' forward terms are from the observed velocities, m/s, [n].
 
-    Large values say that the rewards were given by another rule than the domain's.
+    Large values say that the rewards were given by another rule than the domain's; clipped rows
+    give 0.
+
+    Args:
+        domain: By whose rule the rewards are said to be given; its forward term counts.
+        rows: As recorded, [n].
     """
-    axis = observations.shape[1] // 2  # the track's velocity comes first among the velocities
-    before = observations[:, axis].astype(np.float64)
-    after = next_observations[:, axis].astype(np.float64)
+    given = rows.rewards.astype(np.float64)
+    forward = of_rewards(domain, rows.actions, given, rows.terminals)["forward"]
+    axis = rows.observations.shape[1] // 2  # the track's velocity comes first among the velocities
+    before = rows.observations[:, axis].astype(np.float64)
+    after = rows.next_observations[:, axis].astype(np.float64)
     scale = domain.robot.reward.forward_per_m_s or 1.0
     off = np.abs(forward / scale - (before + after) / 2.0)
     clip = domain.robot.velocity_clip
