@@ -23,6 +23,7 @@ from gymnasium.vector.utils import batch_space
 from mujoco.batch import Batch
 
 from mabe_transfer import domains
+from mabe_transfer.entries import Healthy
 from mabe_transfer.errors import UserError
 from mabe_transfer.physics import build_model
 from mabe_transfer.threads import simulating
@@ -177,7 +178,8 @@ class BatchedEnv(VectorEnv[Floats, Actions, Any]):
     """A domain's batched simulation as a Gymnasium vector environment.
 
     Autoreset mode SAME_STEP: where an episode ends, the returned observation is the next episode's
-    first and `info["final_obs"]` the true successor, so no transition joins two episodes.
+    first and `info["final_obs"]` the true successor, so no transition joins two episodes. The
+    reward's terms are in `info` as the single environment has them: weighted, adding up to it.
 
     Args:
         name: A domain, or its name.
@@ -188,6 +190,12 @@ class BatchedEnv(VectorEnv[Floats, Actions, Any]):
     def __init__(self, name: str | Domain, num_envs: int, *, threads: int | None = None) -> None:
         domain = domains.domain(name) if isinstance(name, str) else name
         self.simulation = Simulation(domain, num_envs, threads=threads)
+        task = domain.task
+        self._paid = [
+            ("reward_forward", "forward", task.forward), ("reward_ctrl", "control", -task.control)
+        ]  # fmt: skip
+        if domain.robot.healthy != Healthy():
+            self._paid.append(("reward_survive", "healthy", task.healthy))
         model = self.simulation.model
         low, high = model.actuator_ctrlrange.astype(np.float32).T
         size = model.nq - 1 + model.nv
@@ -224,7 +232,9 @@ class BatchedEnv(VectorEnv[Floats, Actions, Any]):
     def step(self, actions: Actions) -> tuple[Floats, Floats, Bools, Bools, dict[str, Any]]:
         """Advance all copies by one control period and restart those whose episode ended."""
         step = self.simulation.step(np.asarray(actions))
-        info: dict[str, Any] = {f"reward_{name}": term for name, term in step.terms.items()}
+        info: dict[str, Any] = {
+            name: weight * step.terms[term] for name, term, weight in self._paid
+        }
         ended = step.terminated | step.truncated
         if not ended.any():
             return step.next_observation, step.reward, step.terminated, step.truncated, info

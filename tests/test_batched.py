@@ -45,6 +45,8 @@ def test_copies_follow_the_single_environment(batch: BatchedEnv) -> None:
             final = info["final_obs"][i] if ended else seen[i]
             np.testing.assert_array_equal(final, single[0])
             assert reward[i] == single[1]
+            paid = {name: value for name, value in single[4].items() if name.startswith("reward_")}
+            assert paid == {name: info[name][i] for name in info if name.startswith("reward_")}
             assert (terminated[i], truncated[i]) == single[2:4]
             if ended:
                 ends += 1

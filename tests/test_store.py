@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ from mabe_transfer.store import (
     list_stores,
     open_store,
 )
+from mabe_transfer.store.partial import Partial
+from mabe_transfer.store.places import Folder
 from mabe_transfer.store.shards import pieces
 from mabe_transfer.transitions import Transitions
 
@@ -162,6 +164,33 @@ def test_store_needs_neither_states_nor_terms(tmp_path: Path) -> None:
 
 def test_states_and_terms_can_stay_on_disk(written: Path) -> None:
     assert_same(open_store(written).load(states=False, terms=False), bare())
+
+
+def test_all_that_is_called_complete_would_survive_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    safe: dict[str, bytes] = {}
+    settle, complete = Folder.settle, Partial.complete
+
+    def noted(self: Folder, keys: Iterable[str]) -> None:
+        known = list(keys)
+        settle(self, known)
+        safe.update({key: (self.path / key).read_bytes() for key in known})
+
+    def checked(self: Partial, *given: Any) -> None:
+        assert isinstance(self.place, Folder)
+        inside = {
+            str(path.relative_to(self.place.path)): path.read_bytes()
+            for path in self.place.path.rglob("*/*")
+            if path.is_file() and b'"node_type": "group"' not in path.read_bytes()  # nobody's
+        }
+        assert inside == safe
+        complete(self, *given)
+
+    monkeypatch.setattr(Folder, "settle", noted)
+    monkeypatch.setattr(Partial, "complete", checked)
+    write(tmp_path / "store", example())
+    assert "episodes/seed/c/0" in safe
 
 
 @pytest.mark.parametrize("limit", [0, 1, 7, 8, 9, 21, 100])

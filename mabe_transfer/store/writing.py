@@ -161,6 +161,7 @@ class StoreWriter:
             for array in self._arrays.values():
                 if array.shape[0] != self.rows:
                     array.resize((self.rows, *array.shape[1:]))
+            self._partial.place.settle(f"{name}/zarr.json" for name in self._arrays)
             self._record(*self._state())
             self._write_episodes()
             columns = self._layout.columns() | EPISODE_COLUMNS
@@ -246,11 +247,7 @@ class StoreWriter:
             if array.shape[0] < stop:
                 array.resize((stop, *array.shape[1:]))
             array[start:stop] = buffer
-        self._partial.place.settle(
-            key
-            for name, array in self._arrays.items()
-            for key in (f"{name}/zarr.json", f"{name}/c/{shard}" + "/0" * (array.ndim - 1))
-        )
+        self._settle(self._arrays, range(shard, shard + 1))
 
     def _write_episodes(self) -> None:
         columns = self._layout.columns()
@@ -263,8 +260,23 @@ class StoreWriter:
             "episodes/return": episodes.sums(rows["rewards"]).astype(np.float32),
             "episodes/seed": np.array(self._seeds, np.int64),
         }
-        for name, column in EPISODE_COLUMNS.items():
-            self._create(name, column, len(episodes))[:] = values[name]
+        arrays = {
+            n: self._create(n, column, len(episodes)) for n, column in EPISODE_COLUMNS.items()
+        }
+        for name, array in arrays.items():
+            array[:] = values[name]
+        self._settle(arrays, range(-(-len(episodes) // self._shard_rows)))
+
+    def _settle(self, arrays: Mapping[str, "AnyArray"], shards: range) -> None:
+        """Return once these shards, and what says how long the arrays are, would survive."""
+        self._partial.place.settle(
+            key
+            for name, array in arrays.items()
+            for key in (
+                f"{name}/zarr.json",
+                *(f"{name}/c/{shard}" + "/0" * (array.ndim - 1) for shard in shards),
+            )
+        )
 
     def _state(self) -> tuple[int, int, bool, Any]:
         return self.rows, len(self._seeds), self._open, self.cursor
