@@ -131,15 +131,15 @@ def acquire(request: Request, config: OnlineConfig | None = None) -> Store:
 
 
 def provide(recipe: Recipe, name: str) -> None:
-    """Make a recipe's dataset under a name, unless that very one is there.
+    """Make a recipe's dataset under a name, unless that very one is there or being made.
 
     Raises:
         UserError: A dataset of that name was made otherwise.
         Interrupted: The user asked to stop; the same command goes on.
     """
     place = location(name)
-    if not isinstance(place, Path) or not place.exists():
-        acquire(of_recipe(recipe, out=name))
+    request = of_recipe(recipe, out=name)
+    if not locks.once(lambda: acquire(request), lambda: isinstance(place, Path) and place.exists()):
         return
     made_by = open_dataset(name).store.attributes["recipe"]
     other = difference(made_by, to_json(recipe)) if made_by else "no recipe"

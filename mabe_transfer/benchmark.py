@@ -101,23 +101,19 @@ def run(plan: Plan, out: Path, results: Path, device: torch.device, *, reference
     if reference and reference not in plan.algos:
         raise unknown("row to compare with", reference, plan.algos)
     datasets = named(plan)
-    found = cells(plan, datasets)
-    coming = {(cell.label, cell.task): cell.overrides for cell in found}
-    spare(results, coming, plan.seeds, plan.schedule)
+    version = datasets[0].version
+    asked = Matrix(
+        title="D4RL benchmark",
+        data=plan.source.data(version),
+        cells=cells(plan, datasets),
+        seeds=plan.seeds,
+        schedule=plan.schedule,
+    )
+    coming = {(cell.label, cell.task): cell.overrides for cell in asked.cells}
+    spare(results, coming, asked.seeds, asked.schedule, asked.data)
     for dataset in datasets:
         plan.source.prepare(dataset)
-    version = datasets[0].version
-    outcome = matrix.run(
-        Matrix(
-            title="D4RL benchmark",
-            data=plan.source.data(version),
-            cells=found,
-            seeds=plan.seeds,
-            schedule=plan.schedule,
-        ),
-        out,
-        device,
-    )
+    outcome = matrix.run(asked, out, device)
     beside = printed(version)
     board = scoreboard.board(outcome, reference=reference, printed=beside)
     return Made(outcome, board, write(outcome, board, results, beside))

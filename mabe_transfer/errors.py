@@ -20,6 +20,10 @@ class Diverged(UserError):
     """A fit or a training whose numbers are no numbers any more: a result, not a mistake."""
 
 
+class Busy(UserError):
+    """Another process is at the same work; what it makes can be waited for."""
+
+
 class Interrupted(Exception):
     """The work was stopped on request, after its state was saved."""
 

@@ -56,7 +56,8 @@ class Gain:
         place: Which.
         over_prior: Mean return less that of the prior alone; NaN where either failed.
         over_mopo: Likewise less that of MOPO on D1.
-        beats_both: Probability that a seed of MABE earns more than the better of the two arms.
+        beats_both: Probability that a seed of MABE earns more than the better of the two arms; NaN
+            where one of the three failed.
         unit: `score` where the target has reference returns, else `return`.
         forecast: What was foretold from the data alone.
     """
@@ -82,8 +83,9 @@ def gains(outcome: Outcome, places: list[Place], foretold: Mapping[str, Forecast
         three = [records.get((label, place.name)) for label in (MABE, PRIOR, MOPO)]
         scored = all(record is not None and record.scores for record in three)
         own, prior, mopo = (_numbers(record, scored) for record in three)
+        complete = own.size and prior.size and mopo.size
         best = max((prior, mopo), key=_mean)
-        beats = statistics.superiority(own, best) if own.size and best.size else np.nan
+        beats = statistics.superiority(own, best) if complete else np.nan
         found.append(
             Gain(
                 place=place,

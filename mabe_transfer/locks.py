@@ -8,7 +8,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from mabe_transfer.errors import UserError
+from mabe_transfer.errors import Busy, UserError
+from mabe_transfer.progress import notice
 
 if sys.platform != "win32":
     import fcntl
@@ -72,12 +73,39 @@ def sole(folder: Path) -> Iterator[None]:
     """Hold a folder's lock, or refuse.
 
     Raises:
-        UserError: Another process has it.
+        Busy: Another process has it.
     """
     with held(folder) as mine:
         if not mine:
-            raise UserError(f"Another process is at work in {folder}.")
+            raise Busy(f"Another process is at work in {folder}.")
         yield
+
+
+def once(make: Callable[[], object], there: Callable[[], bool]) -> bool:
+    """Make what is not there yet, or wait for the process that is making it.
+
+    Args:
+        make: Refuses by `Busy` where another process is at it, and wherever it is there by then.
+        there: Whether it is there.
+
+    Returns:
+        Whether it was there, or was made elsewhere.
+    """
+    told = False
+    while not there():
+        try:
+            make()
+        except Busy as busy:
+            if not told:
+                notice(f"{str(busy).rstrip('.')}; waiting for it.")
+            told = True
+            time.sleep(LOOK)
+        except UserError:
+            if not there():
+                raise
+        else:
+            return False
+    return True
 
 
 def _nothing() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from mabe_transfer import locks, runs
 from mabe_transfer.composition import Algorithm
 from mabe_transfer.config import Overrides, fingerprint, with_overrides
-from mabe_transfer.errors import Diverged, Interrupted, UserError
+from mabe_transfer.errors import Busy, Diverged, Interrupted, UserError
 from mabe_transfer.outcome import Outcome, Record, describe
 from mabe_transfer.progress import clock, notice
 from mabe_transfer.train import Schedule, Trainer, identity, result
@@ -109,8 +109,8 @@ def run(matrix: Matrix, out: Path, device: torch.device) -> Outcome:
     """
     records: dict[int, Record] = {}
     started, trained, total = time.monotonic(), 0, len(matrix.cells)
-    left = list(enumerate(matrix.cells, 1))
-    for patient in (False, True):
+    left, patient = list(enumerate(matrix.cells, 1)), False
+    while left:
         elsewhere = []
         for number, cell in left:
             line = f"{number} of {total}, {cell.label} on {cell.task}"
@@ -123,7 +123,8 @@ def run(matrix: Matrix, out: Path, device: torch.device) -> Outcome:
                     f"goes on. {stop}".rstrip()
                 ) from None
             if record is None:
-                notice(f"{line}: another process is at it; waiting for it in the end.")
+                if not patient:
+                    notice(f"{line}: another process is at it; waiting for it in the end.")
                 elsewhere.append((number, cell))
                 continue
             records[number] = record
@@ -131,7 +132,7 @@ def run(matrix: Matrix, out: Path, device: torch.device) -> Outcome:
             took = f", in {clock(time.monotonic() - begun)}" if new else ", done before"
             notice(f"{line}: {describe(record)}{took}{_left(started, trained, total - number)}")
             _outcome(matrix, records).write(out / "progress.json")
-        left = elsewhere
+        left, patient = elsewhere, True
     return _outcome(matrix, records)
 
 
@@ -163,6 +164,10 @@ def _one(
         config = identity(
             row, found, schedule, seeds=matrix.seeds, device=device, preset=cell.preset
         )
+    except Busy:  # with the conversion of the data
+        if patient:
+            time.sleep(locks.LOOK)
+        return None, False
     except UserError as error:  # the data are not there, say
         why = str(error)
         failed = Record(

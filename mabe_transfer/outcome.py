@@ -99,8 +99,9 @@ def spare(
     coming: Mapping[Place, Overrides | None],
     seeds: Sequence[int],
     schedule: Schedule,
+    data: str = "",
 ) -> None:
-    """Refuse to replace results by those of fewer cells or seeds, or of another training.
+    """Refuse to replace results by those of fewer cells, or of other seeds, data or trainings.
 
     Args:
         folder: Where results are to be written.
@@ -108,6 +109,7 @@ def spare(
             else says that.
         seeds: Of every cell.
         schedule: How long it is trained.
+        data: Which data it stands on, where that may differ.
 
     Raises:
         UserError: The folder holds results that would be lost.
@@ -123,10 +125,16 @@ def spare(
             f"{folder} holds results of {lost[0]}{more}, which this would replace and not make "
             "again; choose another --out."
         )
-    if len(kept.seeds) > len(seeds):
+    if not set(kept.seeds) <= set(seeds):
+        one, other = (", ".join(map(str, some)) for some in (kept.seeds, seeds))
         raise UserError(
-            f"{folder} holds results of {len(kept.seeds)} seeds, which {len(seeds)} would replace; "
+            f"{folder} holds results of the seeds {one}, which those of {other} would replace; "
             "choose another --out."
+        )
+    if data and kept.data != data:
+        raise UserError(
+            f"{folder} holds results on other data, {kept.data}, which those on {data} would "
+            "replace; choose another --out."
         )
     if other := difference(to_json(kept.schedule), schedule, "schedule"):
         raise UserError(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mabe_transfer import runs
+from mabe_transfer import locks, runs
 from mabe_transfer.config import Json, difference, to_json
 from mabe_transfer.domains import Domain, to_facts
 from mabe_transfer.errors import Interrupted, UserError
@@ -51,7 +51,7 @@ class Pool:
 
 
 def pool(request: Pool) -> str:
-    """Make a pool unless it is there; gives its name.
+    """Make a pool unless it is there or being made; gives its name.
 
     A fit of classifiers is short, and starts anew where it was stopped.
 
@@ -66,14 +66,19 @@ def pool(request: Pool) -> str:
                 f"{dataset.name} is of {dataset.domain.robot.name}; it cannot be pooled for "
                 f"{request.target.name}."
             )
-    recipe = _recipe(request, ones)
-    place = location(request.out)
-    if isinstance(place, Path) and place.exists():
+    recipe, place = _recipe(request, ones), location(request.out)
+    if locks.once(
+        lambda: _make(request, recipe, ones),
+        lambda: isinstance(place, Path) and place.exists(),
+    ):
         other = difference(open_dataset(request.out).store.attributes["recipe"], recipe)
         if other:
             raise UserError(f"{place} is a pool with another {other}; move it away.")
         notice(f"{request.out} is there already.")
-        return request.out
+    return request.out
+
+
+def _make(request: Pool, recipe: Json, ones: list[Dataset]) -> None:
     target, source = (_relabelled(dataset, request.target) for dataset in ones)
     terms = dict(request.target.weights)
     if request.correction is not None:
@@ -83,7 +88,6 @@ def pool(request: Pool) -> str:
         terms[CORRECTION] = request.correction.weight
     target.timeouts[-1] |= not target.terminals[-1]  # an open last episode ends there
     _write(request, recipe, terms, Transitions.concatenate([target, source]))
-    return request.out
 
 
 def corrected(rows: Transitions, ratio: Floats, weight: float) -> Transitions:

@@ -29,7 +29,7 @@ from mabe_transfer import (
 from mabe_transfer import collect as collecting
 from mabe_transfer.algorithms import BC, BRAC_V, BREMEN, MOREL, SAC
 from mabe_transfer.behaviour import RandomPolicy
-from mabe_transfer.errors import Interrupted, UserError
+from mabe_transfer.errors import Busy, Interrupted, UserError
 from mabe_transfer.graphs import Stepper
 from mabe_transfer.learner import Learner
 from mabe_transfer.matrix import Cell, Matrix
@@ -39,6 +39,7 @@ from mabe_transfer.parts.dynamics import EnsembleModel
 from mabe_transfer.parts.prior import BehaviourPrior, Fit, Network, Unweighted
 from mabe_transfer.parts.sac import Sac
 from mabe_transfer.train import Schedule
+from mabe_transfer.transfer import sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -426,6 +427,29 @@ def test_cell_without_data_fails_with_its_sentence_and_is_tried_again(
     assert not matrix.run(small(stores, mended, there), tmp_path, CPU).failed
 
 
+def test_cell_whose_data_another_process_converts_is_waited_for(
+    stores: dict[str, str],
+    whole: tuple[Path, Outcome],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tries: list[tuple[str, str]] = []
+    first = ("sac", "hopper-d4rl")
+
+    def converting(row: Algorithm, dynamics: str, prior: str, target: str) -> Any:
+        tries.append((row.name, target))
+        if tries[-1] == first and tries.count(first) < 4:
+            raise Busy("It is being written by another process.")
+        return sources(row, dynamics, prior, target)
+
+    monkeypatch.setattr(matrix, "sources", converting)
+    monkeypatch.setattr(locks, "LOOK", 0.0)
+    assert matrix.run(small(stores), tmp_path, CPU) == whole[1]
+    assert tries.count(first) == 4
+    assert capsys.readouterr().err.count("another process is at it") == 1
+
+
 def test_cell_that_breaks_leaves_its_traceback_and_is_tried_again(
     stores: dict[str, str],
     whole: tuple[Path, Outcome],
@@ -448,11 +472,15 @@ def test_results_are_not_replaced_by_those_of_fewer_cells_or_seeds(tmp_path: Pat
     spare(tmp_path, coming("a"), (0,), SHORT)
     hand(record("bc", "a", 1.0, 2.0), record("bc", "b", 3.0, 4.0)).write(tmp_path / "records.json")
     kept = read(tmp_path / "records.json").schedule
-    spare(tmp_path, coming("a", "b", "c"), (5, 6), kept)
+    spare(tmp_path, coming("a", "b", "c"), (0, 1, 2), kept, "D4RL v0, its own files")
     with pytest.raises(UserError, match=r"holds results of bc on b, which this would replace"):
         spare(tmp_path, coming("a"), (0, 1), kept)
-    with pytest.raises(UserError, match="results of 2 seeds, which 1 would replace"):
-        spare(tmp_path, coming("a", "b"), (0,), kept)
+    for seeds in ((0,), (5, 6)):
+        other = ", ".join(map(str, seeds))
+        with pytest.raises(UserError, match=f"of the seeds 0, 1, which those of {other} would"):
+            spare(tmp_path, coming("a", "b"), seeds, kept)
+    with pytest.raises(UserError, match="on other data, D4RL v0, its own files, which"):
+        spare(tmp_path, coming("a", "b"), (0, 1), kept, "D4RL v2")
     with pytest.raises(UserError, match=r"another training, schedule.updates \(.* 7 asked for"):
         spare(tmp_path, coming("a", "b"), (0, 1), replace(kept, updates=7))
 

@@ -131,7 +131,7 @@ def show_(
     _print(board, as_json)
     if results is not None:
         coming = {(record.label, record.task): record.overrides for record in found.records}
-        outcome.spare(results, coming, found.seeds, found.schedule)
+        outcome.spare(results, coming, found.seeds, found.schedule, found.data)
         for name, path in benchmark.write(found, board, results, beside).items():
             notice(f"{name}: {path}")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from mabe_transfer import locks
 from mabe_transfer.config import from_mapping
-from mabe_transfer.errors import UserError
+from mabe_transfer.errors import Busy, UserError
 from mabe_transfer.store.format import difference, read_attributes, write_attributes
 from mabe_transfer.store.places import Folder, ObjectPlace, Place, sync
 from mabe_transfer.store.reading import partial_of
@@ -111,7 +111,7 @@ class Partial:
         path = partial_of(self._target).path
         release = locks.take(path)
         if release is None:
-            raise UserError(f"{path} is being written by another process.")
+            raise Busy(f"{path} is being written by another process.")
         return weakref.finalize(self, release)
 
     def _rename(self) -> None:
