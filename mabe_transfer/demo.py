@@ -27,11 +27,10 @@ from mabe_transfer import (
     video,
 )
 from mabe_transfer import scale as scales
-from mabe_transfer.algorithms import ALGORITHMS
-from mabe_transfer.config import with_overrides
+from mabe_transfer.arms import clone_alone, prior_alone, scaled
 from mabe_transfer.errors import UserError
 from mabe_transfer.progress import notice
-from mabe_transfer.scale import Gathered, Scale, clone_alone, prior_alone
+from mabe_transfer.scale import Gathered, Scale
 from mabe_transfer.train import Result, Trainer
 from mabe_transfer.transfer import sources
 
@@ -122,10 +121,7 @@ LABELS = {
 
 def arms(scale: Scale) -> list[Algorithm]:
     """The rows of the main job, the one that must win last."""
-    mopo, mabe = (
-        with_overrides(row, dict(scale.settings(row)))
-        for row in (ALGORITHMS["mopo"], ALGORITHMS["mabe"])
-    )
+    mopo, mabe = (scaled(name, scale) for name in ("mopo", "mabe"))
     return [clone_alone(mabe), prior_alone(mabe), mopo, mabe]
 
 

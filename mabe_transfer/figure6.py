@@ -14,16 +14,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mabe_transfer import catalogue, domains, matrix, pooling, report, runs
+from mabe_transfer import catalogue, domains, locks, matrix, pooling, report, runs
 from mabe_transfer.algorithms import ALGORITHMS
-from mabe_transfer.config import fingerprint, to_json, with_overrides
+from mabe_transfer.arms import prior_alone, scaled
+from mabe_transfer.config import fingerprint, to_json
 from mabe_transfer.errors import unknown
 from mabe_transfer.evaluate import LAST
 from mabe_transfer.marks import Marks, measure
 from mabe_transfer.matrix import Cell, Matrix
-from mabe_transfer.outcome import Outcome, others, spare
+from mabe_transfer.outcome import Outcome, Record, others, spare
 from mabe_transfer.pooling import Pool
-from mabe_transfer.scale import prior_alone
 from mabe_transfer.standing import ALL, Standing, standings
 
 if TYPE_CHECKING:
@@ -127,11 +127,13 @@ def run(
     for robot in robots:
         if robot not in ROBOTS:
             raise unknown("robot", robot, ROBOTS, owner="Figure 6")
-    kept = others(results, robots, scale.seeds(seeds), to_json(scale))
-    shown = (*robots, *dict.fromkeys(record.task for record in kept))
-    spare(results, dict.fromkeys(itertools.product(LABELS, shown)), scale.seeds(seeds), scale.plan)
+
+    def kept() -> tuple[Record, ...]:
+        return others(results, robots, scale.seeds(seeds), to_json(scale))
+
+    tasks = {*robots, *(record.task for record in kept())}
+    spare(results, dict.fromkeys(itertools.product(LABELS, tasks)), scale.seeds(seeds), scale.plan)
     cells = tuple(cell for robot in robots for cell in arms(robot, data(robot, scale), scale))
-    marks = {robot: _marks(robot, scale, out) for robot in ROBOTS if robot in shown}
     outcome = matrix.run(
         Matrix(
             title=TITLE,
@@ -143,8 +145,12 @@ def run(
         out,
         device,
     )
-    records = sorted((*outcome.records, *kept), key=lambda record: ROBOTS.index(record.task))
-    return write(replace(outcome, records=tuple(records)), marks, scale, results)
+    with locks.held(results, patient=True):  # other robots' results may have come meanwhile
+        found = (*outcome.records, *kept())
+        records = sorted(found, key=lambda record: ROBOTS.index(record.task))
+        shown = list(dict.fromkeys(record.task for record in records))
+        marks = {robot: _marks(robot, scale, out) for robot in shown}
+        return write(replace(outcome, records=tuple(records)), marks, scale, results)
 
 
 def data(robot: str, scale: Scale) -> Data:
@@ -177,8 +183,7 @@ def arms(robot: str, names: Data, scale: Scale) -> tuple[Cell, ...]:
 def _cell(arm: Arm, robot: str, names: Data, scale: Scale) -> Cell:
     row = ALGORITHMS[arm.row]
     if arm.row == ALONE:  # fitted as MABE fits it
-        mabe = ALGORITHMS["mabe"]
-        row = prior_alone(with_overrides(mabe, dict(scale.settings(mabe))))
+        row = prior_alone(scaled("mabe", scale))
     dynamics, prior = arm.sources(names)
     return Cell(
         label=arm.label,

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mabe_transfer import catalogue, domains, matrix, report, runs
+from mabe_transfer import catalogue, domains, locks, matrix, report, runs
 from mabe_transfer.algorithms import ALGORITHMS
-from mabe_transfer.config import fingerprint, from_json, to_json, with_overrides
+from mabe_transfer.arms import prior_alone, scaled
+from mabe_transfer.config import fingerprint, from_json, to_json
 from mabe_transfer.entries import Recipe
 from mabe_transfer.errors import unknown
 from mabe_transfer.figure6 import ROBOTS, Made
@@ -25,7 +26,7 @@ from mabe_transfer.gain import MABE, MOPO, PRIOR, Gain, Place, correlations, gai
 from mabe_transfer.library import open_dataset
 from mabe_transfer.matrix import Cell, Matrix
 from mabe_transfer.outcome import others, spare
-from mabe_transfer.scale import Scale, prior_alone
+from mabe_transfer.scale import Scale
 
 if TYPE_CHECKING:
     from mabe_transfer.outcome import Outcome, Record
@@ -84,8 +85,11 @@ def run(job: Job) -> Made:
         Place(robot=job.robot, shift=shift, task=task) for shift in job.shifts for task in job.tasks
     ]
     names = [place.name for place in places]
-    kept = others(job.results, names, job.scale.seeds(job.seeds), to_json(job.scale))
-    shown = (*names, *(record.task for record in kept))
+
+    def kept() -> tuple[Record, ...]:
+        return others(job.results, names, job.scale.seeds(job.seeds), to_json(job.scale))
+
+    shown = {*names, *(record.task for record in kept())}
     coming = dict.fromkeys(itertools.product((MOPO, PRIOR, MABE), shown))
     spare(job.results, coming, job.scale.seeds(job.seeds), job.scale.plan)
     one = job.scale.gather(catalogue.recipe(f"{job.robot}-figure6-forward"), job.scale.forward)
@@ -106,15 +110,16 @@ def run(job: Job) -> Made:
         job.out,
         job.device,
     )
-    found = [*gains(outcome, places, foretold), *_gained(job.results, kept)]
-    found.sort(key=lambda gain: (SHIFTS.index(gain.place.shift), TASKS.index(gain.place.task)))
-    return write(job, replace(outcome, records=(*outcome.records, *kept)), found)
+    with locks.held(job.results, patient=True):  # other fields' results may have come meanwhile
+        more = kept()
+        found = [*gains(outcome, places, foretold), *_gained(job.results, more)]
+        found.sort(key=lambda gain: (SHIFTS.index(gain.place.shift), TASKS.index(gain.place.task)))
+        return write(job, replace(outcome, records=(*outcome.records, *more)), found)
 
 
 def fields(place: Place, one: str, two: str, scale: Scale) -> list[Cell]:
     """The arms of one field; MOPO does not see D2, so that all shifts of a task share its run."""
-    row = ALGORITHMS["mabe"]
-    alone = prior_alone(with_overrides(row, dict(scale.settings(row))))
+    alone = prior_alone(scaled("mabe", scale))
     return [
         Cell(
             label=label,
@@ -129,7 +134,7 @@ def fields(place: Place, one: str, two: str, scale: Scale) -> list[Cell]:
         for label, arm, prior in (
             (MOPO, ALGORITHMS["mopo"], None),
             (PRIOR, alone, two),
-            (MABE, row, two),
+            (MABE, ALGORITHMS["mabe"], two),
         )
     ]
 

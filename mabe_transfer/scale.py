@@ -16,8 +16,8 @@ from mabe_transfer.config import Overrides, has_field, with_overrides
 from mabe_transfer.errors import unknown
 from mabe_transfer.evaluate import LAST
 from mabe_transfer.parts.correction import Correction
-from mabe_transfer.parts.prior import Fit, Network, Unweighted
 from mabe_transfer.parts.regulariser import PriorKl
+from mabe_transfer.parts.sac import Sac
 from mabe_transfer.parts.trajectories import WholeRollouts
 from mabe_transfer.train import Schedule
 
@@ -59,6 +59,7 @@ class Scale:
         real_share: Of a batch.
         penalty: Weight of the model's uncertainty, where a row pays for it.
         kl_target: Divergence from the prior that the dual weight aims at, nats.
+        critics_first: Updates of the critics alone, where a row has such.
         prior_start_share: Share of rollouts from D2's states, where a row pays for the divergence.
         correction: Of D2's rewards, in the control that corrects them.
         reference_episodes: Episodes by which random, expert and the source's expert are measured; 0
@@ -83,6 +84,7 @@ class Scale:
     real_share: float | None = None
     penalty: float | None = None
     kl_target: float | None = None
+    critics_first: int | None = None
     prior_start_share: float | None = None
     correction: Correction = Correction()
     reference_episodes: int = 100
@@ -144,6 +146,8 @@ class Scale:
         own = {"regulariser.target": self.kl_target}
         if isinstance(row.regulariser, PriorKl):
             own["rollouts.prior_start_share"] = self.prior_start_share
+        if isinstance(row.policy, Sac) and row.policy.critics_first:
+            own["policy.critics_first"] = self.critics_first
         given = self.shared() | {k: str(v) for k, v in own.items() if v is not None}
         if isinstance(row.policy, Imitation):
             given.pop("batch")  # a prior alone learns from the batches by which it is fitted
@@ -164,6 +168,9 @@ SHORT: Overrides = (
     ("policy.critic_rate", "1e-3"),
     ("policy.polyak", "0.02"),
     ("policy.discount", "0.98"),
+    # A temperature that gets where the entropy should be within them.
+    ("regulariser.initial", "0.2"),
+    ("regulariser.learning_rate", "1e-3"),
 )
 """For trainings of thousands of updates, not of hundreds of thousands; chosen for the main job."""
 FULL = Scale(
@@ -195,6 +202,7 @@ CPU = replace(
     horizon=None,
     real_share=0.5,
     prior_start_share=None,
+    critics_first=250,
     first_seed=0,
     overrides=(
         ("dynamics.members", "5"),
@@ -206,8 +214,8 @@ CPU = replace(
         ("policy.policy_rate", "1e-3"),
         ("policy.polyak", "0.02"),
         ("policy.discount", "0.98"),
-        ("policy.critics_first", "250"),
         ("regulariser.initial", "0.2"),
+        ("regulariser.learning_rate", "1e-3"),
         ("prior.discount", "0.98"),
         ("prior.evaluation.hidden", "[64,64]"),
         ("prior.evaluation.rate", "1e-3"),
@@ -270,22 +278,6 @@ def scale(
 def apart(out: Path, scale: Scale) -> Path:
     """Where a scale's results go: those of another than the full one do not replace results."""
     return out / scale.name if scale.suffix else out
-
-
-def prior_alone(mabe: Algorithm) -> Algorithm:
-    """The prior of a row as the policy, with the settings by which that row fits it."""
-    assert mabe.prior is not None
-    fit = mabe.prior.fit
-    assert isinstance(fit, Fit)
-    prior = replace(mabe.prior, fit=Network(rate=fit.rate, hidden=fit.hidden))
-    return replace(ALGORITHMS["mabe-no-rl"], prior=prior, batch=fit.batch)
-
-
-def clone_alone(mabe: Algorithm) -> Algorithm:
-    """A clone of what a row's prior is fitted to, unweighted, with that fit's settings."""
-    alone = prior_alone(mabe)
-    assert alone.prior is not None
-    return replace(ALGORITHMS["bc"], prior=Unweighted(fit=alone.prior.fit), batch=alone.batch)
 
 
 def _schedule(updates: int, looks: int, episodes: int) -> Schedule:

@@ -101,6 +101,7 @@ ORDER = (
     "verdict",
     "forecast",
     "scale",
+    "arms",
     "budgets",
     "marks",
     "standing",

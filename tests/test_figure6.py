@@ -22,7 +22,8 @@ from mabe_transfer.learner import Learner
 from mabe_transfer.marks import Marks
 from mabe_transfer.outcome import Outcome, Record
 from mabe_transfer.parts.prior import Fit, Network
-from mabe_transfer.parts.regulariser import ExplicitKl
+from mabe_transfer.parts.regulariser import Entropy, ExplicitKl
+from mabe_transfer.parts.sac import Sac
 from mabe_transfer.scale import CPU, FULL, SHORT, SMOKE
 
 if TYPE_CHECKING:
@@ -152,7 +153,11 @@ def test_unknown_scale_robot_and_setting_are_refused(tmp_path: Path) -> None:
 def test_robots_that_were_run_before_stay_in_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    beside: list[str] = []
+
     def train(asked: Matrix, *_: object) -> Outcome:
+        if beside:  # another process finishes while this one trains
+            run(beside.pop())
         return Outcome(
             title=asked.title,
             data=asked.data,
@@ -178,7 +183,12 @@ def test_robots_that_were_run_before_stay_in_the_table(
         ["hopper"] * 9 + ["walker2d"] * 9 + [standing.ALL] * 9
     )
     assert run("walker2d") == lines
-    with pytest.raises(UserError, match="results of hopper that share no table"):
+    beside.append("halfcheetah")
+    robots = ["halfcheetah", "hopper", "walker2d", standing.ALL]
+    assert list(dict.fromkeys(line["robot"] for line in run("hopper"))) == sorted(
+        robots, key=[*ROBOTS, standing.ALL].index
+    )
+    with pytest.raises(UserError, match="results of hopper, halfcheetah that share no table"):
         run("walker2d", seeds=3)
 
 
@@ -288,6 +298,29 @@ def test_what_a_user_sets_is_added_to_the_settings_of_a_scale() -> None:
     chosen = dict(scale.scale("full", (("policy.discount", "0.9"),)).settings(ALGORITHMS["mabe"]))
     assert chosen["policy.discount"] == "0.9"
     assert chosen["policy.polyak"] == dict(SHORT)["policy.polyak"]
+
+
+@pytest.mark.parametrize("sized", [FULL, CPU])
+@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+def test_scale_moves_every_temperature_at_one_rate_and_leaves_the_dual_weight_s(
+    name: str, sized: scale.Scale
+) -> None:
+    """MOPO's had not come near its entropy in the updates that a scale has."""
+    row = ALGORITHMS[name]
+    regulariser = with_overrides(row, dict(sized.settings(row))).regulariser
+    if isinstance(regulariser, Entropy):
+        assert (regulariser.initial, regulariser.learning_rate) == (0.2, 1e-3)
+    elif regulariser is not None:
+        assert regulariser.learning_rate == ExplicitKl().learning_rate == 1e-3
+
+
+def test_critics_go_first_at_a_scale_where_they_do_so_without() -> None:
+    firsts = {}
+    for name in ("mabe", "mabe-paper", "mopo", "sac", "cql"):
+        policy = with_overrides(ALGORITHMS[name], dict(CPU.settings(ALGORITHMS[name]))).policy
+        assert isinstance(policy, Sac)
+        firsts[name] = policy.critics_first
+    assert firsts == {"mabe": 250, "mabe-paper": 0, "mopo": 0, "sac": 0, "cql": 0}
 
 
 def test_steps_are_a_policy_s_updates_and_not_its_prior_s() -> None:

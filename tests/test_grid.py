@@ -121,6 +121,10 @@ def test_gain_over_what_failed_is_no_number() -> None:
     assert math.isnan(found.over_prior)
     assert found.over_mopo == 6.0
     assert math.isnan(found.least)
+    assert math.isnan(found.beats_both)
+    (found,) = gains(outcome(mabe=(5.0, 9.0), prior=(4.0, 6.0), mopo=()), [ICE], {})
+    assert found.over_prior == 2.0
+    assert math.isnan(found.beats_both)
 
 
 def test_correlation_is_of_what_was_foretold_and_the_lesser_gain() -> None:
@@ -191,7 +195,11 @@ def test_grid_leaves_numbers_table_and_heat_map(
 def test_fields_that_were_run_before_stay_in_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    beside: list[Job] = []
+
     def train(asked: Matrix, *_: object) -> Outcome:
+        if beside:  # another process finishes while this one trains
+            grid.run(beside.pop())
         records = tuple(
             Record(label=c.label, task=c.task, row="", returns=(float(len(c.label)),))
             for c in asked.cells
@@ -209,3 +217,7 @@ def test_fields_that_were_run_before_stay_in_the_table(
     numbers = json.loads((tmp_path / "results" / "results.json").read_text())
     assert [row["forecast"]["coverage"]["both"] for row in numbers["gains"]] == [0.5] * 3
     assert grid.run(job(tmp_path, shifts=("ice",), tasks=("backward",))).lines == made.lines
+    beside.append(job(tmp_path, shifts=("gravity=5",), tasks=("backward",)))
+    made = grid.run(job(tmp_path, shifts=("gravity=2",), tasks=("forward",)))
+    assert len(made.lines) == 5
+    assert len(made.outcome.records) == 15
