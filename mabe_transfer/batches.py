@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from mabe_transfer.errors import UserError
+
 if TYPE_CHECKING:
     from mabe_transfer.streams import Sizes, Streams
 
@@ -90,11 +92,21 @@ class Data:
         return self.rows[:, first : first + sizes.action][after], ~self.ends[index]
 
     def return_span(self, sizes: Sizes) -> float:
-        """The largest return of an episode less the smallest, undiscounted."""
+        """The largest return of an episode less the smallest, undiscounted.
+
+        Raises:
+            UserError: All are the same, so that nothing can be scaled by their range.
+        """
         reward = self.columns(sizes).reward.double()
         after = torch.cat((self.ends.new_zeros(1), self.ends[:-1])).cumsum(0)
         returns = reward.new_zeros(int(after[-1]) + 1).index_add_(0, after, reward)
-        return float(returns.max() - returns.min())
+        span = float(returns.max() - returns.min())
+        if span <= 0.0:
+            raise UserError(
+                "Every episode of the prior's data has the same return, so rewards cannot be "
+                "scaled by their range; use --set prior.return_range=none."
+            )
+        return span
 
 
 def bootstraps(

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 FITS = 6  # to be raised when parts are fitted otherwise: what was fitted before is not found then
 CHECKPOINTS = 20  # of a fit, at the least
+ALIKE = 0.99  # of a prior's weights that hardly differ: the least effective share
 
 
 def fit(row: Algorithm, sources: Sources, sizes: Sizes, folder: Path) -> Parts:
@@ -58,12 +59,17 @@ def fit(row: Algorithm, sources: Sources, sizes: Sizes, folder: Path) -> Parts:
         shown = data if sources.prior is taken else sources.data(sources.prior, sizes.device)
         demonstrated, prior = shown.rows, row.prior.build(sizes)
         if isinstance(row.prior.fit, Fit):
-            _Fit("prior", "updates", folder).run(
+            facts = _Fit("prior", "updates", folder).run(
                 _key(row.prior, sources.prior.content, sources, sizes),
                 lambda: prior.fitting(shown),
                 prior.policy_state,
                 prior.start_from,
             )
+            if (share := facts.get("effective_share", 0.0)) > ALIKE:
+                notice(
+                    f"The prior's weights hardly differ (effective share {share:.4f}): it is as "
+                    "good as a flat one. A smaller prior.weighting.temperature tells actions apart."
+                )
     if row.dynamics is not None:
         model = row.dynamics.build(sizes)
         _Fit("dynamics", "updates at most", folder).run(
@@ -108,13 +114,16 @@ class _Fit:
         begin: Callable[[], Fitting],
         state: Callable[[], Tensors],
         load_state: Callable[[Tensors], None],
-    ) -> None:
+    ) -> dict[str, float]:
         """Load the part from where it was kept under a key, or fit it and keep it there.
 
         A policy that has begun to learn goes on with the part that lies in the run's folder, whose
         key may have been of another version.
 
         `state` and `load_state` are of the fitted part alone.
+
+        Returns:
+            What the fit says of itself.
 
         Raises:
             Diverged: Its numbers are none.
@@ -138,6 +147,7 @@ class _Fit:
             weights.save(kept, state(), facts)
         weights.save(own, state(), facts)
         self._unfinished.unlink(missing_ok=True)
+        return facts
 
     @property
     def _unfinished(self) -> Path:

@@ -106,4 +106,12 @@ class Indicator:
         return (q >= value).to(q.dtype)
 
 
+def effective_share(weight: Tensor) -> Tensor:
+    """The share of a batch that would count as much if all of it weighed the same, [S, B] -> [S].
+
+    Kish's effective sample size over the size: 1 where all weights are equal.
+    """
+    return weight.mean(-1).square() / weight.square().mean(-1).clamp_min(1e-12)
+
+
 Weighting = NormalisedQ | NormalisedAdvantage | Advantage | Exponential | Indicator

@@ -513,6 +513,22 @@ def test_adaptive_prior_prefers_the_better_action(weighting: NormalisedQ | Advan
     assert fitted_mean(adaptive) > 0.3
 
 
+@pytest.mark.parametrize(
+    ("temperature", "low", "high"), [(0.2, 0.999, 1.0), (2e-3, 0.2, 0.8)], ids=["default", "small"]
+)
+def test_fit_says_how_much_of_the_data_its_weights_leave(
+    temperature: float, low: float, high: float
+) -> None:
+    """At its default the weights hardly differ where a state's actions earn alike."""
+    weighting = NormalisedAdvantage(temperature=temperature)
+    assert temperature != 0.2 or weighting == NormalisedAdvantage()
+    fit = Fit(updates=400, rate=5e-3, batch=32, hidden=(16,))
+    prior = Adaptive(fit=fit, weighting=weighting, evaluation=InSample(polyak=0.1)).build(sizes())
+    facts = prior.fit(rows_with(torch.linspace(-0.9, 0.9, 200)))
+    assert low < facts["effective_share"] <= high
+    assert set(Unweighted(fit=fit).build(sizes()).fit(rows_with(torch.zeros(8)))) == {"likelihood"}
+
+
 def test_prior_fit_recovers_a_gaussian_policy() -> None:
     """Data from mean tanh(0.5 o) with log std -1 before the squash."""
     observation = normal(0, 4000, 2)

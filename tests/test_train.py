@@ -51,6 +51,7 @@ from mabe_transfer.train import Result, Schedule, Trainer
 from mabe_transfer.transfer import Sources, sources
 from mabe_transfer.transitions import relabel
 from mabe_transfer.values import InSample
+from mabe_transfer.weighting import NormalisedAdvantage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -477,6 +478,25 @@ def test_prior_with_other_settings_is_fitted_again(
         fitting.fit(one, found(stores, one), sizes, tmp_path / str(number))
     names = sorted(p.name.split("-")[0] for p in (data_root / "fitted").iterdir())
     assert names == ["dynamics", "prior", "prior"]
+
+
+@pytest.mark.parametrize(("temperature", "said"), [(1e6, True), (1e-6, False)])
+def test_prior_whose_weights_do_not_differ_is_said_to_be_flat(
+    stores: dict[str, str],
+    tmp_path: Path,
+    data_root: Path,
+    capsys: pytest.CaptureFixture[str],
+    temperature: float,
+    said: bool,
+) -> None:
+    weighting = NormalisedAdvantage(temperature=temperature)
+    prior = Adaptive(fit=replace(FIT, updates=100), weighting=weighting)
+    row = replace(TINY_MABE, prior=prior, start_from_prior=False)
+    sizes = Sizes(seeds=(0, 4), observation=11, action=3)
+    for number in range(2):  # fitted, and found
+        fitting.fit(row, found(stores, row), sizes, tmp_path / str(number))
+        sentences = " ".join(capsys.readouterr().err.split())
+        assert ("weights hardly differ (effective share 1.0000)" in sentences) == said
 
 
 # -- going on ------------------------------------------------------------------------------------

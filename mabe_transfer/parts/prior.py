@@ -15,13 +15,12 @@ from torch import Tensor
 from mabe_transfer import losses, weights
 from mabe_transfer.batches import at
 from mabe_transfer.descent import descend, fused
-from mabe_transfer.errors import UserError
 from mabe_transfer.graphs import FOREVER, Stepper, Stretch, recorder_for
 from mabe_transfer.networks import Actor
 from mabe_transfer.parts import Batch, Data, Experience, Metrics, unpack
 from mabe_transfer.streams import Sizes, Streams
 from mabe_transfer.values import InSample, InSampleEvaluator, LambdaReturns, ReturnEvaluator
-from mabe_transfer.weighting import NormalisedAdvantage, Weighting
+from mabe_transfer.weighting import NormalisedAdvantage, Weighting, effective_share
 
 if TYPE_CHECKING:
     from mabe_transfer.squashed import SquashedNormal
@@ -122,13 +121,7 @@ class BehaviourPrior:
             return
         factor, reward = 1.0, data.columns(self.sizes).reward
         if self.adaptive.return_range is not None:
-            span = data.return_span(self.sizes)
-            if span <= 0.0:
-                raise UserError(
-                    "Every episode of the prior's data has the same return, so rewards cannot be "
-                    "scaled by their range; use --set prior.return_range=none."
-                )
-            factor = self.adaptive.return_range / span
+            factor = self.adaptive.return_range / data.return_span(self.sizes)
         largest = float(reward.max())
         self.scale = factor * (largest if largest > 0.0 else max(float(reward.abs().max()), 1e-6))
         self.evaluator.look_at(data, factor)
@@ -137,8 +130,8 @@ class BehaviourPrior:
         """Take one step of the evaluation and of the weighted likelihood.
 
         Returns:
-            `likelihood`: mean log p(a | s) before the step; `effective_share`: the share of the
-            batch that would count as much if all its transitions weighed the same.
+            `likelihood`: mean log p(a | s) before the step; of an adaptive prior its critics'
+            `value`, and the `effective_share` of its weights.
         """
         log_prob = self.distribution(batch.observation).log_prob(batch.action)
         weight, metrics = self._weigh(batch)
@@ -151,8 +144,7 @@ class BehaviourPrior:
             return torch.ones_like(batch.reward), {}
         q, value = self.evaluator.update(batch)
         weight = self.adaptive.weighting.weigh(q, value, self.adaptive.discount, self.scale)
-        share = weight.mean(-1).square() / weight.square().mean(-1).clamp_min(1e-12)
-        return weight, {"value": value.mean(-1), "effective_share": share}
+        return weight, {"value": value.mean(-1), "effective_share": effective_share(weight)}
 
     def fitting(self, data: Data) -> PriorFit:
         """Begin a fit to data, before the policy."""
@@ -162,11 +154,11 @@ class BehaviourPrior:
         """Fit to packed transitions [N, O + A + 1 + O + 1] in one go; see `Data` for `ends`.
 
         Returns:
-            `likelihood`: mean log p(a | s) over the last updates, averaged over seeds.
+            What `update` says, averaged over the last updates and over seeds.
         """
         fitting = self.fitting(Data(rows, ends))
         while not fitting.finished:
-            fitting.advance(fitting.updates.left)
+            fitting.advance(fitting.total)
         return fitting.facts()
 
     # -- as a policy (imitation) -----------------------------------------------------------------
@@ -219,10 +211,10 @@ class PriorFit:
 
     def __init__(self, prior: BehaviourPrior, data: Data) -> None:
         prior.look_at(data)
-        self.updates = PriorUpdates(prior, data)
-        self.state, self.load_state = self.updates.state, self.updates.load_state
-        self.stepper = Stepper(self.updates, recorder_for(prior.sizes.device))
-        self.total = self.updates.config.updates
+        self.updates = updates = PriorUpdates(prior, data)
+        self.state, self.load_state, self.facts = updates.state, updates.load_state, updates.facts
+        self.stepper = Stepper(updates, recorder_for(prior.sizes.device))
+        self.total = updates.config.updates
 
     @property
     def done(self) -> int:
@@ -239,12 +231,11 @@ class PriorFit:
         return self.stepper.advance(most)
 
     def note(self) -> str:
-        """How likely the data are by now."""
-        return f"log-likelihood {self.facts()['likelihood']:.2f}"
-
-    def facts(self) -> dict[str, float]:
-        """Give `likelihood`: mean log p(a | s) over the last updates, averaged over seeds."""
-        return {"likelihood": float(self.updates.likelihood.mean())}
+        """How likely the data are by now, and how much of them the weights leave."""
+        facts = self.facts()
+        share = facts.get("effective_share")
+        weighed = "" if share is None else f", effective share {share:.3f}"
+        return f"log-likelihood {facts['likelihood']:.2f}{weighed}"
 
 
 class PriorUpdates:
@@ -254,7 +245,10 @@ class PriorUpdates:
         assert isinstance(prior.config, Fit)
         self.prior, self.data, self.config = prior, data, prior.config
         self.streams = Streams(prior.sizes, "prior/batches")
-        self.likelihood = torch.zeros(prior.sizes.stack, device=prior.sizes.device)
+        zero = torch.zeros(prior.sizes.stack, device=prior.sizes.device)
+        self.means = {"likelihood": zero}  # over the last updates
+        if prior.adaptive is not None:
+            self.means["effective_share"] = zero + 1.0
         self.done = 0
 
     @property
@@ -270,8 +264,9 @@ class PriorUpdates:
         sizes, rows = self.prior.sizes, self.data.rows
         picked = self.streams.integers(len(rows), self.config.batch)
         batch = unpack(at(rows, picked), sizes.observation, sizes.action, index=picked)
-        likelihood = self.prior.update(batch)["likelihood"]
-        self.likelihood.lerp_(likelihood, 0.01)
+        metrics = self.prior.update(batch)
+        for name, mean in self.means.items():
+            mean.lerp_(metrics[name], 0.01)
         self.done += 1
 
     def stretch(self) -> Stretch:
@@ -282,12 +277,16 @@ class PriorUpdates:
         """Count updates that a replay has taken."""
         self.done += count
 
+    def facts(self) -> dict[str, float]:
+        """What `BehaviourPrior.fit` gives."""
+        return {name: float(mean.mean()) for name, mean in self.means.items()}
+
     def state(self) -> dict[str, Tensor]:
         """Everything needed to go on exactly."""
         return {
             **weights.nested("prior", self.prior.state()),
             **weights.nested("streams", self.streams.state()),
-            "likelihood": self.likelihood,
+            **self.means,
             "done": torch.tensor(self.done),
         }
 
@@ -295,5 +294,6 @@ class PriorUpdates:
         """Go on from what `state` gave."""
         self.prior.load_state(weights.under("prior", state))
         self.streams.load_state(weights.under("streams", state))
-        self.likelihood.copy_(state["likelihood"])
+        for name, mean in self.means.items():
+            mean.copy_(state.get(name, mean))  # earlier versions kept the likelihood alone
         self.done = int(state["done"])
