@@ -42,7 +42,7 @@ def data_root() -> Path:
 
 
 def named_stores() -> list[StoreSummary]:
-    """Every complete dataset that a name finds: what is converted goes by the name it came from.
+    """Every complete dataset in the data folder; what is converted goes by what it came from.
 
     Raises:
         UserError: Where they should lie is a file.
@@ -51,6 +51,11 @@ def named_stores() -> list[StoreSummary]:
     if root.is_file():
         raise UserError(f"{root} is a file, and datasets lie in a folder; see $MABE_TRANSFER_DATA.")
     return [one for one in list_stores(root) if CONVERTED not in one.path.relative_to(root).parts]
+
+
+def called(path: Path) -> str:
+    """What finds a dataset of the data folder: its name or, where none does, its path."""
+    return path.stem if path == data_root() / f"{path.stem}.zarr" else str(path)
 
 
 def location(name: str) -> str | Path:
@@ -100,7 +105,7 @@ def _absent(name: str) -> UserError:
             f"There is no dataset {name!r} in {data_root()}/; collect it with: "
             f"mabe-transfer collect --recipe {name}"
         )
-    stored = [summary.path.stem for summary in named_stores()]
+    stored = [called(summary.path) for summary in named_stores()]
     for quality in sorted(QUALITIES, key=len, reverse=True):
         if name.endswith(f"-{quality}"):
             try:

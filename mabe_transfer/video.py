@@ -38,25 +38,29 @@ def film(
 
     Raises:
         UserError: The file is no .mp4, or nothing can draw on this machine.
+        OSError: The file cannot be written.
     """
     if out.suffix != ".mp4":
         raise UserError(f"--out {out}: videos are written as .mp4.")
+    out.parent.mkdir(parents=True, exist_ok=True)
     env = envs.make(domain, render_mode="rgb_array")
     every = max(1, round(1.0 / (domain.robot.control_timestep_s * FRAMES_PER_S)))
-    out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.stem}.partial.mp4")
     total = 0.0
     observation, _ = env.reset(seed=seed)
-    with imageio.get_writer(partial, fps=FRAMES_PER_S, macro_block_size=8) as opened:
-        writer: Any = opened
-        for step in range(steps):
-            action = act(observation).astype(np.float32)
-            observation, reward, terminated, truncated, _ = env.step(action)
-            total += float(reward)
-            if step % every == 0:
-                writer.append_data(np.asarray(env.render()))
-            if terminated or truncated:
-                observation, _ = env.reset()
-    env.close()
-    partial.replace(out)
+    try:
+        with imageio.get_writer(partial, fps=FRAMES_PER_S, macro_block_size=8) as opened:
+            writer: Any = opened
+            for step in range(steps):
+                action = act(observation).astype(np.float32)
+                observation, reward, terminated, truncated, _ = env.step(action)
+                total += float(reward)
+                if step % every == 0:
+                    writer.append_data(np.asarray(env.render()))
+                if terminated or truncated:
+                    observation, _ = env.reset()
+        partial.replace(out)
+    finally:
+        env.close()
+        partial.unlink(missing_ok=True)
     return total

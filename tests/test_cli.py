@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from mabe_transfer import forecast as foretelling
 from mabe_transfer import locks
-from mabe_transfer.cli import app
+from mabe_transfer.cli import Commands, app
 from mabe_transfer.cli.training import pick_device
 from mabe_transfer.errors import Interrupted, UserError
 from mabe_transfer.forecast import Effort
@@ -127,6 +128,34 @@ def test_collected_dataset_is_listed_described_and_verified(datasets: None) -> N
     assert "uniform actions" in call("data", "info", "hopper-random").output
     checked = call("data", "verify", "hopper-random", "--replay", "--sample", "50")
     assert checked.exit_code == 0, checked.output
+
+
+def test_dataset_that_no_name_finds_is_listed_by_its_path(tmp_path: Path, data_root: Path) -> None:
+    for out in (f"{data_root}/foo", f"{data_root}/sub/bar.zarr", "named"):
+        command = ("collect", "--env", "hopper", "--quality", "random", "--transitions", "20")
+        assert call(*command, "--out", out).exit_code == 0
+    names = [row["name"] for row in json.loads(call("data", "list", "--json").output)]
+    assert names == [f"{data_root}/foo", "named", f"{data_root}/sub/bar.zarr"]
+    for name in names:
+        assert call("data", "info", name).exit_code == 0
+    assert "Did you mean 'named'" in refusal("data", "info", "name")
+
+
+def test_what_the_file_system_refuses_is_one_sentence(tmp_path: Path) -> None:
+    asked = typer.Typer(cls=Commands, pretty_exceptions_enable=False)
+
+    @asked.command()
+    def read() -> None:
+        (tmp_path / "none" / "x").read_text()
+
+    @asked.command()
+    def fail() -> None:
+        raise OSError("no file's fault")
+
+    found = CliRunner().invoke(asked, ["read"])
+    assert found.exit_code == 2
+    assert " ".join(found.output.split()) == f"Error: {tmp_path}/none/x: No such file or directory."
+    assert isinstance(CliRunner().invoke(asked, ["fail"]).exception, OSError)
 
 
 def test_dataset_that_is_not_there_says_how_to_collect_it() -> None:

@@ -37,21 +37,33 @@ INTERRUPTED = 130
 
 
 class Commands(TyperGroup):
-    """Turns a user's mistake into one sentence and exit code 2, without a traceback."""
+    """Turns a user's mistake into one sentence and exit code 2, without a traceback.
+
+    So it does with what the file system refuses, wherever that is.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         try:
             return super().invoke(ctx)
         except UserError as error:
-            console.print(f"[red]Error:[/red] {_escaped(error)}", soft_wrap=True, highlight=False)
-            raise typer.Exit(2) from None
+            raise _refused(error) from None
+        except OSError as error:
+            if error.filename is None:  # no file's
+                raise
+            raise _refused(f"{error.filename}: {error.strerror}.") from None
         except Interrupted as error:
             console.print(_escaped(error), soft_wrap=True, highlight=False)
             raise typer.Exit(INTERRUPTED) from None
 
 
-def _escaped(error: Exception) -> str:
+def _refused(error: UserError | str) -> typer.Exit:
+    """Say what is wrong; gives how the command ends."""
+    console.print(f"[red]Error:[/red] {_escaped(error)}", soft_wrap=True, highlight=False)
+    return typer.Exit(2)
+
+
+def _escaped(error: Exception | str) -> str:
     return str(error).replace("[", r"\[")
 
 

@@ -97,7 +97,7 @@ def list_(as_json: Json = False) -> None:
     """List the complete datasets in the data folder."""
     rows = [
         {
-            "name": found.path.stem,
+            "name": library.called(found.path),
             "domain": found.domain,
             "quality": found.quality,
             "transitions": found.rows,
@@ -143,7 +143,6 @@ def verify(
     dataset = library.open_dataset(name)
     findings = verification.verify(
         dataset.store,
-        task_weights=dataset.domain.weights,
         replay=resimulation.resimulate(dataset.domain) if replay else None,
         sample=sample or 256,
     )

@@ -10,6 +10,7 @@ import typer
 from mabe_transfer.cli import late
 from mabe_transfer.cli.tables import show, split
 from mabe_transfer.cli.training import parse_overrides, pick_device
+from mabe_transfer.config import Overrides
 from mabe_transfer.errors import UserError
 from mabe_transfer.progress import notice
 
@@ -212,7 +213,7 @@ def _job(
     )
 
 
-def _overrides(given: list[str] | None) -> scales.Overrides:
+def _overrides(given: list[str] | None) -> Overrides:
     return tuple(parse_overrides(given or []).items())
 
 
