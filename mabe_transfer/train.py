@@ -203,7 +203,7 @@ class Trainer:
         if bad:
             raise runs.diverged(self.folder.path, bad, learner.updates)
         self.folder.log("metrics", learner.updates, row)
-        names = ("value", "model_return", "kl", "beta", "entropy", "likelihood")
+        names = ("value", "model_return", "kl", "beta", "entropy", "likelihood", "effective_share")
         shown = [name for name in names if name in row]
         return ", ".join(f"{name} {np.mean(row[name]):.3g}" for name in shown)
 
