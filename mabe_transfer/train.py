@@ -167,7 +167,8 @@ class Trainer:
         self.folder.truncate(learner.updates)
         schedule = self.schedule
         stepper = Stepper(learner, recorder_for(self.sizes.device))
-        title = f"{self.row.name} on {self.sources.target.name}, {self.sizes.stack} seeds"
+        seeds = f"{self.sizes.stack} seeds" if self.sizes.stack > 1 else "1 seed"
+        title = f"{self.row.name} on {self.sources.target.name}, {seeds}"
         note = ""
         with (
             runs.interruptible() as stop,
