@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from mabe_transfer import runs, weights
@@ -22,7 +23,7 @@ from mabe_transfer.parts.prior import Fit
 from mabe_transfer.progress import Work, notice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from mabe_transfer.composition import Algorithm
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 FITS = 6  # to be raised when parts are fitted otherwise: what was fitted before is not found then
 CHECKPOINTS = 20  # of a fit, at the least
+FACTS = ("likelihood", "effective_share")  # what the fit of a prior says of itself
 ALIKE = 0.99  # of a prior's weights that hardly differ: the least effective share
 
 
@@ -82,7 +84,12 @@ def fit(row: Algorithm, sources: Sources, sizes: Sizes, folder: Path) -> Parts:
 
 
 def keep_prior(
-    row: Algorithm, sources: Sources, sizes: Sizes, updates: int, prior: Tensors
+    row: Algorithm,
+    sources: Sources,
+    sizes: Sizes,
+    updates: int,
+    prior: Tensors,
+    metrics: Mapping[str, Sequence[float]],
 ) -> None:
     """Keep a prior that was the policy where rows look that fit the same one beforehand.
 
@@ -94,12 +101,14 @@ def keep_prior(
         sizes: Its seeds.
         updates: How many it made.
         prior: Its policy's tensors.
+        metrics: Its last ones, a number a seed, of which those are kept that a fit says of itself.
     """
     assert row.prior is not None
     shown, made = sources.prior or sources.real, row.prior.fit
     fit = Fit(updates=updates, rate=made.rate, batch=row.batch, hidden=made.hidden)
     key = _key(replace(row.prior, fit=fit), shown.content, sources, sizes)
-    weights.save(_kept("prior", key), prior, {})
+    facts = {name: float(np.mean(metrics[name])) for name in FACTS if name in metrics}
+    weights.save(_kept("prior", key), prior, facts)
 
 
 class _Fit:

@@ -195,7 +195,8 @@ class Trainer:
         tensors = learner.policy.policy_state()
         self._save_policy(tensors)
         if isinstance(self.row.policy, Imitation):
-            fitting.keep_prior(self.row, self.sources, self.sizes, learner.updates, tensors)
+            said = runs.read_rows(self.folder.path / "metrics.jsonl")[-1]
+            fitting.keep_prior(self.row, self.sources, self.sizes, learner.updates, tensors, said)
 
     def _log(self, learner: Learner) -> str:
         """Write a row of metrics; gives a short note on how it goes."""

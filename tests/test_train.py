@@ -898,8 +898,10 @@ def test_prior_that_was_the_policy_is_found_by_a_row_that_fits_the_same_beforeha
         folder=tmp_path / "alone",
     ).run()
     (kept,) = (data_root / "fitted").glob("prior-*")
-    tensors, _ = weights.load(kept)
-    weights.save(kept, {name: tensor + 1.0 for name, tensor in tensors.items()}, {})
+    tensors, facts = weights.load(kept)
+    assert set(facts) == {"likelihood", "effective_share"}
+    assert 0.0 < facts["effective_share"] <= 1.0
+    weights.save(kept, {name: tensor + 1.0 for name, tensor in tensors.items()}, facts)
     taken = fitting.fit(row, found(stores, row), sizes, tmp_path / "taken").prior
     assert taken is not None
     for name, tensor in apart.policy_state().items():
