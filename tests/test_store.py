@@ -524,7 +524,7 @@ def collect(path: Path) -> None:
 
 def die_at(root: Path, moment: int) -> list[int]:
     """Exit, without any cleaning up, before some change to the disk below `root`; count them."""
-    count = [0]
+    count, lock = [0], threading.Lock()  # Zarr writes from several threads
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
@@ -532,9 +532,10 @@ def die_at(root: Path, moment: int) -> list[int]:
         else:
             changing = event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir")
         if changing and str(arguments[0]).startswith(str(root)):
-            if count[0] == moment:
-                os._exit(9)
-            count[0] += 1
+            with lock:
+                if count[0] == moment:
+                    os._exit(9)
+                count[0] += 1
 
     sys.addaudithook(watch)
     return count
