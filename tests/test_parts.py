@@ -519,7 +519,7 @@ def test_adaptive_prior_prefers_the_better_action(weighting: NormalisedQ | Advan
 def test_fit_says_how_much_of_the_data_its_weights_leave(
     temperature: float, low: float, high: float
 ) -> None:
-    """At its default the weights hardly differ where a state's actions earn alike."""
+    """At the default eta the weights hardly differ, although the reward is the action itself."""
     weighting = NormalisedAdvantage(temperature=temperature)
     assert temperature != 0.2 or weighting == NormalisedAdvantage()
     fit = Fit(updates=400, rate=5e-3, batch=32, hidden=(16,))
